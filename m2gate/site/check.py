@@ -1,0 +1,129 @@
+"""Strict checks of a configuration: everything Mongrel2 or m2sh would swallow, refuse or misread."""
+
+import ipaddress
+import re
+from typing import Final
+
+from m2gate.errors import ConfigError
+from m2gate.site.records import Configuration, Directory, Handler, Server
+from m2gate.site.settings import check_settings
+from m2gate.wire.mongrel2 import check_ident
+
+IPC_PATH_MAX: Final = 107  # bytes; sun_path of a Unix socket, without its NUL
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\"]")
+
+
+def check_configuration(configuration: Configuration) -> None:
+    """Raise ConfigError for the first thing in the configuration that cannot work."""
+    source = configuration.source
+    server = configuration.server
+    check_settings(configuration.settings, source)
+    for key, value in _texts(configuration):
+        _check_text(key, value, source)
+    _check_server(server, configuration)
+    for path, target in server.routes.items():
+        _check_path(path, source)
+        if isinstance(target, Handler):
+            _check_handler(target, source)
+        else:
+            _check_directory(path, target, source)
+    _check_sockets(server, source)
+    for extension, content_type in configuration.mimetypes.items():
+        if not extension.startswith("."):
+            raise ConfigError(f"mimetypes {extension}", content_type, "an extension has a dot", "write .ext", source)
+
+
+def _texts(configuration: Configuration) -> list[tuple[str, str]]:
+    server = configuration.server
+    texts = [(name, getattr(server, name)) for name in ("access_log", "error_log", "pid_file", "chroot")]
+    texts += [(key, value) for key, value in configuration.settings.items() if isinstance(value, str)]
+    for path, target in server.routes.items():
+        texts.append(("route", path))
+        if isinstance(target, Handler):
+            texts += [("send_spec", target.send_spec), ("recv_spec", target.recv_spec)]
+        else:
+            texts += [("base", target.base), ("index_file", target.index_file), ("default_ctype", target.default_ctype)]
+    return texts
+
+
+def _check_text(key: str, value: str, source: str) -> None:
+    # m2sh knows no escapes: a quote ends the text, and what follows would be configuration.
+    if _CONTROL.search(value):
+        problem = "Mongrel2's configuration cannot hold double quotes or control characters"
+        raise ConfigError(key, value, problem, "choose a text without them", source)
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ConfigError(key, value, "this text is no UTF-8", "rename the file or folder", source)
+
+
+def _check_server(server: Server, configuration: Configuration) -> None:
+    source = configuration.source
+    _check_ident("uuid", server.uuid, source)
+    if not 1 <= server.port <= 65_535:
+        raise ConfigError("port", server.port, "no such TCP port", "use a number from 1 to 65535", source)
+    try:
+        ipaddress.ip_address(server.bind_addr)
+    except ValueError as error:
+        remedy = "use an address of this machine, e.g. 127.0.0.1 or 0.0.0.0"
+        raise ConfigError("bind_addr", server.bind_addr, "this is no IP address", remedy, source) from error
+    if not server.routes:
+        raise ConfigError("routes", {}, "a server without routes answers 404 to everything", "add one", source)
+    if server.use_ssl and "certdir" not in configuration.settings:
+        raise ConfigError("certdir", "", "a TLS server needs it", "set it to a folder with a / at its end", source)
+
+
+def _check_ident(key: str, value: str, source: str) -> None:
+    try:
+        check_ident(value.encode())
+    except ValueError as error:
+        fixed = re.sub(r"[^A-Za-z0-9-]+", "-", value) or "server-1"
+        problem = "only letters, digits and '-' are allowed here"
+        raise ConfigError(key, value, problem, f"use e.g. {fixed!r}", source) from error
+
+
+def _check_path(path: str, source: str) -> None:
+    if not path.startswith(("/", "@", "<")):
+        problem = "a route is a path, or the name of a JSON socket"
+        raise ConfigError("route", path, problem, "let it start with / or @", source)
+
+
+def _check_handler(handler: Handler, source: str) -> None:
+    _check_ident("send_ident", handler.send_ident, source)
+    if handler.protocol not in ("tnetstring", "json"):
+        raise ConfigError("protocol", handler.protocol, "no such protocol", "use tnetstring or json", source)
+    _check_spec("send_spec", handler.send_spec, source)
+    _check_spec("recv_spec", handler.recv_spec, source)
+    if handler.send_spec == handler.recv_spec:
+        problem = "requests and replies need a socket each"
+        raise ConfigError("recv_spec", handler.recv_spec, problem, "use another path or port", source)
+
+
+def _check_spec(key: str, spec: str, source: str) -> None:
+    kind, separator, rest = spec.partition("://")
+    if not separator or kind not in ("ipc", "tcp") or not rest:
+        raise ConfigError(key, spec, "no ZeroMQ address", "use ipc:///path or tcp://127.0.0.1:port", source)
+    if kind == "ipc" and len(rest.encode()) > IPC_PATH_MAX:
+        problem = f"the path of a socket ends at {IPC_PATH_MAX} bytes, this one has {len(rest.encode())}"
+        raise ConfigError(key, spec, problem, "use a shorter folder", source)
+
+
+def _check_directory(path: str, directory: Directory, source: str) -> None:
+    if not directory.base.endswith("/"):
+        raise ConfigError("base", directory.base, "Mongrel2 wants a / at its end", f"use {directory.base}/", source)
+    if not path.startswith("/") or not path.endswith("/"):
+        problem = "the path of a folder starts and ends with /, or its neighbours are served from it too"
+        raise ConfigError("route", path, problem, f"use {'/' + path.strip('/') + '/'}", source)
+    if directory.cache_ttl_s < 0:
+        raise ConfigError("cache_ttl", directory.cache_ttl_s, "a time is not negative", "use 0 or more", source)
+
+
+def _check_sockets(server: Server, source: str) -> None:
+    # Mongrel2 merges two handlers with the same pair of sockets and lets the first one's protocol
+    # win; with one socket in common the second one's bind fails while the server runs on.
+    owners: dict[str, Handler] = {}
+    _check_spec("control_port", server.control_port, source)
+    for handler in dict.fromkeys(t for t in server.routes.values() if isinstance(t, Handler)):
+        for key, spec in (("send_spec", handler.send_spec), ("recv_spec", handler.recv_spec)):
+            if spec == server.control_port or owners.setdefault(spec, handler) is not handler:
+                problem = "another socket of this server has the same address"
+                raise ConfigError(key, spec, problem, "give each its own", source)

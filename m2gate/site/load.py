@@ -1,0 +1,139 @@
+"""Load a rendered configuration with m2sh into SQLite, and make sure that it says what was meant.
+
+m2sh exits with 0 whatever happens, so its exit status proves nothing: the tables are read back.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from m2gate.errors import M2GateError
+from m2gate.site.records import HOST_NAME, Configuration, Handler, Target
+from m2gate.site.render import render
+
+LOAD_TIMEOUT_S: Final = 30.0
+
+Row = tuple[object, ...]
+
+
+class LoadError(M2GateError):
+    """m2sh is missing, failed, or wrote something else than was meant."""
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program of the mongrel2 package.
+
+    Raises LoadError if it is not installed.
+    """
+    path = shutil.which(name, path=os.environ.get("PATH", os.defpath))
+    if path is None:
+        raise LoadError(f"{name}: no such program in PATH; install Mongrel2, on Debian with: apt install mongrel2")
+    return path
+
+
+def write_configuration(configuration: Configuration, folder: Path) -> Path:
+    """Render and load a configuration as ``mongrel2.conf`` and ``mongrel2.sqlite`` in folder.
+
+    Returns the path of the database. Raises ConfigError for a configuration that cannot work and
+    LoadError if the database does not hold what was meant.
+    """
+    text = folder / "mongrel2.conf"
+    database = folder / "mongrel2.sqlite"
+    text.write_text(render(configuration), encoding="utf-8")
+    load(text, database)
+    _insert_mimetypes(configuration, database)
+    compare(configuration, database)
+    return database
+
+
+def load(text: Path, database: Path) -> None:
+    """Run ``m2sh load``. Raises LoadError with what m2sh says if it is missing or reports an error."""
+    command = [find_program("m2sh"), "load", "-config", str(text), "-db", str(database)]
+    environment = {**os.environ, "LOGNAME": os.environ.get("LOGNAME", "m2gate")}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LOAD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"{text}: m2sh did not finish within {LOAD_TIMEOUT_S:g} s") from error
+    output = done.stdout.decode(errors="replace").strip()
+    if done.returncode != 0 or "SYNTAX ERROR" in output or not database.exists():
+        raise LoadError(f"{text}: m2sh cannot load it: {output}")
+
+
+def compare(configuration: Configuration, database: Path) -> None:
+    """Raise LoadError naming the first table that differs from what was meant."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            for table, (query, meant) in _expectations(configuration).items():
+                found = sorted(connection.execute(query).fetchall(), key=repr)
+                if found != sorted(meant, key=repr):
+                    raise LoadError(f"{database}: table {table} has {found}, but {meant} was meant; report this")
+            _compare_mimetypes(configuration, connection)
+    except sqlite3.Error as error:
+        raise LoadError(f"{database}: cannot be read back: {error}") from error
+
+
+def _expectations(configuration: Configuration) -> dict[str, tuple[str, list[Row]]]:
+    server = configuration.server
+    names = "uuid access_log error_log pid_file chroot control_port bind_addr port use_ssl".split()
+    return {
+        "server": (
+            f"select {', '.join(names)}, default_host from server",
+            [(*[getattr(server, name) for name in names], HOST_NAME)],
+        ),
+        "host": ("select name, matching from host", [(HOST_NAME, HOST_NAME)]),
+        "handler route": (
+            "select path, target_type, send_spec, send_ident, recv_spec, recv_ident, raw_payload, protocol"
+            " from route join handler on handler.id = target_id where target_type = 'handler'",
+            [_route_row(path, target) for path, target in server.routes.items() if isinstance(target, Handler)],
+        ),
+        "dir route": (
+            "select path, target_type, base, index_file, default_ctype, cache_ttl"
+            " from route join directory on directory.id = target_id where target_type = 'dir'",
+            [_route_row(path, target) for path, target in server.routes.items() if not isinstance(target, Handler)],
+        ),
+        "route": ("select path from route", [(path,) for path in server.routes]),
+        "setting": (
+            "select key, value from setting",
+            [(key, str(value)) for key, value in configuration.settings.items()],
+        ),
+    }
+
+
+def _route_row(path: str, target: Target) -> Row:
+    if isinstance(target, Handler):
+        sockets = (target.send_spec, target.send_ident, target.recv_spec, target.recv_ident)
+        return (path, "handler", *sockets, int(target.raw_payload), target.protocol)
+    return (path, "dir", target.base, target.index_file, target.default_ctype, target.cache_ttl_s)
+
+
+def _insert_mimetypes(configuration: Configuration, database: Path) -> None:
+    if not configuration.mimetypes:
+        return
+    rows = configuration.mimetypes.items()
+    try:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.executemany("delete from mimetype where extension = ?", [(extension,) for extension, _ in rows])
+            connection.executemany("insert into mimetype (extension, mimetype) values (?, ?)", list(rows))
+    except sqlite3.Error as error:
+        raise LoadError(f"{database}: content types cannot be stored: {error}") from error
+
+
+def _compare_mimetypes(configuration: Configuration, connection: sqlite3.Connection) -> None:
+    found = dict(connection.execute("select extension, mimetype from mimetype").fetchall())
+    if not found:
+        raise LoadError("table mimetype is empty, but m2sh fills it; m2sh did not finish")
+    for extension, content_type in configuration.mimetypes.items():
+        if found.get(extension) != content_type:
+            raise LoadError(f"table mimetype has {found.get(extension)} for {extension}, but {content_type} was meant")
