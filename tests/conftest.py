@@ -1,0 +1,24 @@
+"""Markers of the whole suite; the fixtures live beside the tests that use them."""
+
+from pathlib import Path
+
+import pytest
+
+SYSTEM = Path(__file__).parent / "system"
+MARKERS = [
+    "checklist(list, *numbers): the test covers these lines of docs/reference/checklists/LIST.md",
+    "system: starts real programs; set by itself for everything under tests/system",
+    "full: takes minutes; only scripts/test full runs it",
+    "soak: holds load for a long time; only scripts/test full runs it",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SYSTEM in item.path.parents:
+            item.add_marker("system")
