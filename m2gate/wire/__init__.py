@@ -1,0 +1,1 @@
+"""Codecs: functions from bytes to records and back; no sockets, no clock, no logging."""
