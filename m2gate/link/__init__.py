@@ -1,0 +1,1 @@
+"""ZeroMQ on gevent's loop: servers, connections and what is under way on them."""
