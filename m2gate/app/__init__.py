@@ -1,0 +1,1 @@
+"""What handler authors import: App, Request, Response, streams, WebSockets, channels, TestClient."""
