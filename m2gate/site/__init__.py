@@ -1,0 +1,1 @@
+"""Mongrel2's configuration: rendered, loaded, read back and compared; certificates."""
