@@ -1,0 +1,1 @@
+"""Runs an App: greenlet pool, transports, supervisor, reload."""
