@@ -1,0 +1,251 @@
+"""One client connection at one Mongrel2: what goes out to it, in order and within its credits."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from gevent import get_hub
+
+from m2gate.errors import ConnectionGone
+from m2gate.link.upload import Upload
+from m2gate.link.wait import Turnstile
+from m2gate.wire.flow import PIECE_BYTES, Outflow
+from m2gate.wire.mongrel2 import build_targets
+
+if TYPE_CHECKING:
+    from m2gate.link.exchange import Exchange
+    from m2gate.link.server import Server
+
+PIPELINE_MAX: Final = 64  # requests a client may send ahead of their answers; then it is cut
+
+
+class Connection(Outflow):
+    """The writing side of one TCP connection, and the requests that wait on it.
+
+    Key: (server.send_ident, conn_id); ids are reused after a server's restart, this object is not.
+    ``gone``     the client left or was cut; nothing is sent any more.
+    ``closing``  the closing message was sent or waits behind ``units``.
+    ``current``  the exchange that is being answered; ``pipeline`` holds those behind it, at most
+                 PIPELINE_MAX (one more cuts the connection).
+    """
+
+    __slots__ = (
+        "closing",
+        "conn_id",
+        "current",
+        "gone",
+        "idle_since_s",
+        "on_gone",
+        "pipeline",
+        "prefix",
+        "server",
+        "taken",
+        "stored_upload",
+        "turnstile",
+    )
+
+    def __init__(self, server: "Server", conn_id: int, window: int | None) -> None:
+        super().__init__(window)
+        self.server = server
+        self.conn_id = conn_id
+        self.prefix = build_targets(server.send_ident, (conn_id,))
+        self.gone = False
+        self.closing = False
+        self.current: Exchange | None = None
+        self.pipeline: deque[Exchange] | None = None
+        self.turnstile: Turnstile | None = None
+        self.on_gone: list[Callable[[], None]] | None = None
+        self.taken = 0  # units that went out whole, so that a writer knows when its own did
+        self.idle_since_s = 0.0
+        self.stored_upload = b""  # path of a file that Mongrel2 is writing for this connection
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "closing" if self.closing else "open"
+        return f"<Connection {self.server.send_ident.decode()}/{self.conn_id} {state} queued={self.queued}>"
+
+    def error(self) -> ConnectionGone:
+        """Return the exception for whoever uses this connection after its end."""
+        return ConnectionGone(self.server.send_ident.decode(), self.conn_id)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send data behind whatever is queued. Blocks the greenlet until Mongrel2 has all of it.
+
+        Raises ConnectionGone if the client has left or leaves meanwhile.
+        """
+        if self.gone or self.closing:
+            raise self.error()
+        size = len(data)
+        if size <= PIECE_BYTES and not self.units and self.window is not None and self.outstanding + size <= self.window:
+            self.outstanding += size
+            self.server.send(self.prefix + data)
+            return
+        self.push(data)
+        ticket = self.taken + len(self.units)
+        self.pump()
+        while self.taken < ticket:
+            self._wait()
+
+    def post(self, data: bytes) -> None:
+        """Send or queue data without blocking. The caller bounds ``queued``; void once gone."""
+        if self.gone or self.closing:
+            return
+        self.push(data)
+        self.pump()
+
+    def wait_credits(self) -> None:
+        """Blocks the greenlet until at least one byte more may be sent.
+
+        Raises ConnectionGone if the client has left or leaves meanwhile.
+        """
+        while True:
+            if self.gone or self.closing:
+                raise self.error()
+            if not self.units and (self.window is None or self.outstanding < self.window):
+                return
+            self._wait()
+
+    def pump(self) -> None:
+        """Send what credits allow; without flow control, hand the connection to the server's pacer."""
+        if self.window is None:
+            self.server.pace(self)
+            return
+        before = len(self.units)
+        while piece := self.take():
+            self.server.send(self.prefix + piece)
+        self._moved(before - len(self.units))
+
+    def pace(self, size: int) -> bool:
+        """Send one message of at most size bytes of what is queued; tell whether more waits.
+
+        Only for a server without flow control, where the 17th queued message cuts the client: the
+        server calls it at intervals.
+        """
+        if self.gone or not self.units:
+            return False
+        before = len(self.units)
+        pieces: list[bytes | memoryview] = []
+        while self.units and size > 0:
+            unit = self.units[0]
+            if len(unit) > size:
+                pieces.append(unit[:size])
+                self.units[0] = memoryview(unit)[size:]
+            else:
+                pieces.append(self.units.popleft())
+            size -= len(pieces[-1])
+        body = b"".join(pieces)
+        self.queued -= len(body)
+        self.outstanding += len(body)
+        self.server.send(self.prefix + body)
+        self._moved(before - len(self.units))
+        return bool(self.units)
+
+    def granted(self, amount: int) -> None:
+        """Take amount bytes of credits that came back, send what they allow, wake who waits."""
+        self.grant(amount)
+        if self.units:
+            self.pump()
+        elif self.turnstile is not None:
+            self.turnstile.turn()
+
+    def _moved(self, whole: int) -> None:
+        if whole:
+            self.taken += whole
+        if self.closing and not self.units:
+            self.send_close()
+        if self.turnstile is not None:
+            self.turnstile.turn()
+
+    def _wait(self) -> None:
+        if self.turnstile is None:
+            self.turnstile = Turnstile(self.server)
+        if not self.gone:
+            self.turnstile.wait()
+        if self.gone:
+            raise self.error()
+
+    # -- ending -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close once everything queued has been written; nothing can be sent after it."""
+        if self.gone or self.closing:
+            return
+        self.closing = True
+        if not self.units:
+            self.send_close()
+
+    def send_close(self) -> None:
+        """Let Mongrel2 close after what it holds, and forget the connection."""
+        self.server.send(self.prefix)  # an empty body
+        self.lose()
+
+    def abort(self) -> None:
+        """Cut the connection at once; what is queued here and in Mongrel2 is dropped."""
+        if self.gone:
+            return
+        self.server.send_control([self.conn_id], cancel=True)
+        self.lose()
+
+    def lose(self) -> None:
+        """Forget the client: it has left, or was closed or cut by us. Idempotent."""
+        if self.gone:
+            return
+        self.gone = True
+        self.units.clear()
+        self.queued = 0
+        self.pipeline = None
+        self.server.forget(self)
+        if self.turnstile is not None:
+            self.turnstile.turn()
+        if self.current is not None:
+            self.current.connection_lost()
+        callbacks, self.on_gone = self.on_gone, None
+        for callback in callbacks or ():
+            # In the loop, not here: the caller may be in the middle of a fan-out.
+            get_hub().loop.run_callback(callback)
+
+    def call_when_gone(self, callback: Callable[[], None]) -> None:
+        """Call callback from the loop when the client has left (soon, if it already has)."""
+        if self.gone:
+            get_hub().loop.run_callback(callback)
+        elif self.on_gone is None:
+            self.on_gone = [callback]
+        else:
+            self.on_gone.append(callback)
+
+    # -- exchanges in order -------------------------------------------------------------------
+
+    def enter(self, exchange: "Exchange") -> bool:
+        """Make exchange the current one, or queue it; tell whether it may run now.
+
+        At PIPELINE_MAX waiting exchanges the connection is cut.
+        """
+        if self.current is None:
+            self.current = exchange
+            return True
+        if self.pipeline is None:
+            self.pipeline = deque()
+        if len(self.pipeline) >= PIPELINE_MAX:
+            self.abort()
+            return False
+        self.pipeline.append(exchange)
+        return False
+
+    def open_upload(self) -> "Upload | None":
+        """Return the upload that is under way: that of the newest request, if it is not complete."""
+        newest = self.pipeline[-1] if self.pipeline else self.current
+        if newest is None or not isinstance(newest.upload, Upload) or newest.upload.is_done:
+            return None
+        return newest.upload
+
+    def leave(self, exchange: "Exchange") -> None:
+        """End exchange, which was the current one; the next in the pipeline becomes runnable."""
+        if self.current is not exchange:
+            return
+        self.current = None
+        if self.pipeline and not self.closing:
+            self.current = self.pipeline.popleft()
+            self.server.runnable(self.current)
+        else:
+            self.idle_since_s = self.server.now_s

@@ -1,0 +1,363 @@
+"""One request on one connection, and its answer: HTTP/1.1 as Mongrel2 leaves it to its handlers.
+
+Mongrel2 adds nothing to a response and closes nothing by itself, so framing, keep-alive, HEAD and
+the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from gevent import GreenletExit, getcurrent
+
+from m2gate.errors import ConnectionGone, WireError
+from m2gate.link.disk_upload import StoredUpload
+from m2gate.link.upload import Upload
+from m2gate.wire import http
+from m2gate.wire.mongrel2 import Request
+
+if TYPE_CHECKING:
+    from m2gate.link.connection import Connection
+
+Headers = tuple[tuple[str, str], ...]
+
+TEXT_HEADERS: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
+NOT_STARTED: Final = 0
+STARTED: Final = 1
+FINISHED: Final = 2
+
+
+class Exchange:
+    """What an App sees of one request: read the body, then respond, or start, write and finish.
+
+    ``head``        the request as Mongrel2 sent it.
+    ``status``      of the response, 0 before it is started; ``written`` counts its body's bytes.
+    ``close_after`` the connection ends with this response (HTTP/1.0, Connection: close, an
+                    upload that nobody read to its end).
+    ``on_end``      called once with the exchange when it is over (access log).
+    """
+
+    # Class attributes are the defaults: an instance of the usual kind sets only what differs,
+    # 0.3 us a request less than __slots__ with all of them.
+    is_websocket = False
+    is_json_socket = False
+    upload: "Upload | StoredUpload | None" = None
+    refusal: tuple[int, Headers, bytes] | None = None
+    state = NOT_STARTED
+    status = 0
+    written = 0
+    started_s = 0.0
+    detached = False
+    is_held = False
+    on_end: "Callable[[Exchange], None] | None" = None
+    _request_id = ""
+    _head_bytes = b""
+    _is_read = False
+    _chunked = False
+    _expected: int | None = None
+    _producer: object = None
+
+    def __init__(self, connection: "Connection", head: Request, upload: "Upload | StoredUpload | None" = None) -> None:
+        self.connection = connection
+        self.head = head
+        headers = head.headers
+        self.method: bytes = headers[b"METHOD"]  # type: ignore[assignment]  # checked where messages are filed
+        # HTTP/1.0 without keep-alive, and whatever Mongrel2 may call it, ends with its response.
+        self.close_after = headers.get(b"VERSION") != b"HTTP/1.1" or (
+            b"connection" in headers and http.wants_close(b"HTTP/1.1", headers[b"connection"])
+        )
+        if upload is not None:
+            self.upload = upload
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.method.decode('latin-1')} of {self.connection!r} status={self.status}>"
+
+    # -- what was asked -----------------------------------------------------------------------
+
+    @property
+    def gone(self) -> bool:
+        """True once the client has left."""
+        return self.connection.gone
+
+    @property
+    def started(self) -> bool:
+        """True once a byte of the response may have been sent."""
+        return self.state != NOT_STARTED
+
+    @property
+    def ended(self) -> bool:
+        """True once the response is complete or given up."""
+        return self.state == FINISHED
+
+    @property
+    def request_id(self) -> str:
+        """A name for this request that is unique among all workers and restarts."""
+        if not self._request_id:
+            server = self.connection.server
+            self._request_id = f"{server.request_prefix}{server.next_request_number():x}"
+        return self._request_id
+
+    @property
+    def version_10(self) -> bool:
+        """True for a client that speaks HTTP/1.0: no chunks, no keep-alive."""
+        return self.head.headers.get(b"VERSION") == b"HTTP/1.0"
+
+    @property
+    def form(self) -> str:
+        """How the body of a stream is wrapped on this connection: ``chunked`` or ``raw``."""
+        return "raw" if self.version_10 else "chunked"
+
+    @property
+    def declared_length(self) -> int | None:
+        """Content-Length of the request, 0 without a body, None for a chunked one."""
+        return http.check_framing(self.head.headers)
+
+    def read(self, timeout_s: float | None = None) -> bytes:
+        """Return the next piece of the body as the client sends it, ``b""`` at its end.
+
+        Blocks the greenlet. Reading grants the client credits for as many bytes again.
+        Raises ConnectionGone if the client left before the end, TimeoutError.
+        """
+        if self.upload is not None:
+            return self.upload.read(timeout_s)
+        if self._is_read:
+            return b""
+        self._is_read = True
+        return self.head.body
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def refuse(self, status: int, detail: str, headers: Headers = ()) -> None:
+        """Note that this request must not reach a handler; answer_refusal() is its answer."""
+        body = f"{status} {http.REASONS[status]}: {detail}\n".encode()
+        self.refusal = (status, TEXT_HEADERS + headers, body)
+
+    def answer_refusal(self) -> None:
+        """Answer a refused request and close, as its framing cannot be trusted. Does not block."""
+        if self.refusal is None:
+            raise ValueError("the request was not refused")
+        self.close_after = True
+        status, headers, body = self.refusal
+        self.connection.post(self._whole(status, headers, body))
+        self.state = STARTED
+        self.status = status
+        self.written = len(body)
+        self._end()
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the whole response and end the exchange. Blocks the greenlet only without credits.
+
+        headers: fields besides Date, Content-Length and Connection, which are added here.
+        A client that has left meanwhile is no error: there is nobody to tell.
+        Raises ValueError for a header that must not be sent (CR, LF, NUL).
+        """
+        connection = self.connection
+        if self.upload is not None and not self.upload.is_done:
+            self.close_after = True
+        if status == 200 and self.method != b"HEAD" and not self.close_after:
+            data = b"%s%sContent-Length: %d\r\n\r\n%s" % (
+                _head_prefix(200, headers),
+                connection.server.clock.date_line,
+                len(body),
+                body,
+            )
+        else:
+            data = self._whole(status, headers, body)
+        self.state = STARTED
+        self.status = status
+        self.written = len(body)
+        if not connection.gone:
+            self._write(data)
+        self._end()
+
+    def _whole(self, status: int, headers: Headers, body: bytes) -> bytes:
+        parts = [_head_prefix(status, headers), self.connection.server.clock.date_line]
+        if status not in (204, 304) and status >= 200 and not _names(headers, "content-length"):
+            parts.append(b"Content-Length: %d\r\n" % len(body))
+        if self.close_after:
+            parts.append(b"Connection: close\r\n")
+        parts.append(b"\r\n")
+        if http.has_body(self.method, status):
+            parts.append(body)
+        return b"".join(parts)
+
+    def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """Begin a response of length bytes, or of unknown length (None); writes follow.
+
+        The head leaves with the first write. Raises ValueError for a header that must not be sent.
+        """
+        if self.upload is not None and not self.upload.is_done:
+            self.close_after = True
+        parts = [_head_prefix(status, headers), self.connection.server.clock.date_line]
+        bodyless = not http.has_body(self.method, status)
+        self._expected = length
+        if length is not None:
+            if status not in (204, 304) and status >= 200:
+                parts.append(b"Content-Length: %d\r\n" % length)
+        elif not bodyless or self.method == b"HEAD":
+            if self.version_10:
+                self.close_after = True
+            elif status not in (204, 304):
+                self._chunked = not bodyless
+                parts.append(b"Transfer-Encoding: chunked\r\n")
+        if self.close_after:
+            parts.append(b"Connection: close\r\n")
+        parts.append(b"\r\n")
+        self._head_bytes = b"".join(parts)
+        self.state = STARTED
+        self.status = status
+
+    def write(self, data: bytes) -> None:
+        """Send data as the next part of the body. Blocks the greenlet while there are no credits.
+
+        For a response without body (HEAD, 204, 304) the data is dropped.
+        Raises ConnectionGone if the client has left; ValueError for more than the announced length.
+        """
+        if not http.has_body(self.method, self.status) or not data:
+            if self.connection.gone:
+                raise self.connection.error()
+            return
+        self.written += len(data)
+        if self._expected is not None and self.written > self._expected:
+            raise ValueError(f"{self.written} bytes written where Content-Length is {self._expected}")
+        if self._chunked:
+            data = http.build_chunk(data)
+        if self._head_bytes:
+            data, self._head_bytes = self._head_bytes + data, b""
+        self.connection.write(data)
+
+    def flush(self) -> None:
+        """Send the head now, if it still waits for the first write. Blocks the greenlet."""
+        if self._head_bytes:
+            data, self._head_bytes = self._head_bytes, b""
+            self.connection.write(data)
+
+    def finish(self) -> None:
+        """Complete the started response. Blocks the greenlet without credits.
+
+        A body shorter than announced cuts the connection, which is how the client learns of it.
+        """
+        if self.state == FINISHED:
+            return
+        if (
+            self._expected is not None
+            and self.written < self._expected
+            and http.has_body(self.method, self.status)
+            and not self.connection.gone
+        ):
+            self.connection.server.log_short_body(self, self._expected)
+            self.abort()
+            return
+        if not self.connection.gone:
+            tail = http.LAST_CHUNK if self._chunked else b""
+            data, self._head_bytes = self._head_bytes + tail, b""
+            if data:
+                self._write(data)
+        self._end()
+
+    def abort(self) -> None:
+        """Cut the connection: the client sees that the response is broken."""
+        self.connection.abort()
+        self._end()
+
+    def detach(self) -> None:
+        """Let the handler return without a response; whoever has the connection's token answers."""
+        self.detached = True
+        self.is_held = True
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.connection.write(data)
+        except ConnectionGone:
+            self.close_after = True  # the client left while the answer was under way; no error of anybody
+
+    def _end(self) -> None:
+        if self.state == FINISHED:
+            return
+        self.state = FINISHED
+        connection = self.connection
+        if self.upload is not None:
+            self.upload.abandon()
+        if self.close_after and not connection.gone:
+            if isinstance(self.upload, Upload) and not self.upload.is_done:
+                connection.server.linger(connection, self.upload)
+            else:
+                connection.close()
+        connection.leave(self)
+        if self.on_end is not None:
+            self.on_end(self)
+
+    # -- a producer that is to stop when the client leaves --------------------------------------
+
+    def advance(self, produce: Callable[[], bytes]) -> bytes:
+        """Call produce() once there are credits; a client that leaves meanwhile ends it.
+
+        Blocks the greenlet. A producer blocked in its own wait is ended there by GreenletExit, so
+        its ``finally`` blocks run. Raises ConnectionGone then.
+        """
+        self.flush()
+        self.connection.wait_credits()
+        self._producer = getcurrent()
+        try:
+            return produce()
+        except GreenletExit:
+            if self.connection.gone:
+                raise self.connection.error() from None
+            raise
+        finally:
+            self._producer = None
+
+    def connection_lost(self) -> None:
+        """Hear from the connection that its client is gone."""
+        if self.upload is not None:
+            self.upload.turn()
+        if self._producer is not None:
+            gevent.kill(self._producer, GreenletExit)
+        if self.is_held:
+            self._end()
+
+
+def _names(headers: Headers, name: str) -> bool:
+    return any(field.lower() == name for field, _ in headers)
+
+
+_head_prefix = http.head_prefix
+
+
+class JsonExchange(Exchange):
+    """A message on a JSON socket; the answer is raw bytes that Mongrel2 wraps."""
+
+    is_json_socket = True
+
+    def __init__(self, connection: "Connection", head: Request) -> None:
+        super().__init__(connection, head)
+        self.close_after = False  # these messages have no HTTP version
+
+    def answer(self, body: bytes) -> None:
+        """Send one reply and end the exchange. Blocks the greenlet only without credits.
+
+        Mongrel2 strips the NUL and encodes base64, unless its handler has raw_payload, where the
+        NUL is what ends the message for the client.
+        """
+        self.status = 200
+        self.state = STARTED
+        self.written = len(body)
+        if not self.connection.gone:
+            self._write(body + b"\0")
+        self._end()
+
+
+def check_request(head: Request, is_streamed: bool) -> None:
+    """Refuse what Mongrel2 lets through but must not be answered as if it were sound.
+
+    Raises WireError: both Transfer-Encoding and Content-Length, a length that is no number, is
+    repeated, or is not that of the body that was delivered.
+    """
+    headers = head.headers
+    if b"content-length" not in headers and b"transfer-encoding" not in headers:
+        if head.body:
+            raise WireError("a body needs a Content-Length", 0, b"")
+        return
+    length = http.check_framing(headers)
+    if not is_streamed and length != len(head.body):
+        raise WireError("Content-Length is not that of the body", 0, b"")

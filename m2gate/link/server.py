@@ -1,0 +1,402 @@
+"""One Mongrel2 as its handler sees it: its connections, and where each of its messages belongs.
+
+A Server lives as long as its sockets do: after a disconnect it is closed with all its connections
+and a new one takes its place, so that nothing can be sent to an id that the restarted Mongrel2 uses
+again.
+"""
+
+import itertools
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gevent import get_hub
+
+from m2gate.errors import WireError
+from m2gate.link.clock import Clock
+from m2gate.link.connection import Connection
+from m2gate.link.disk_upload import DiskUploads, Refusal, StoredUpload
+from m2gate.link.exchange import Exchange, JsonExchange, check_request
+from m2gate.link.upload import Upload
+from m2gate.link.websocket import WebSocketExchange
+from m2gate.wire.mongrel2 import (
+    CREDITS_INITIAL,
+    TARGETS_MAX,
+    Credits,
+    Leave,
+    Request,
+    build_control,
+    build_reply,
+    check_ident,
+    parse_message,
+)
+from m2gate.wire.websocket import CLOSE, build_close, build_frame
+
+logger = logging.getLogger(__name__)
+
+# Without flow control Mongrel2 cuts a client when a 17th message queues for it.
+PACE_S: Final = 0.01
+PACE_BYTES: Final = 65_536
+LINGER_S: Final = 2.0  # an unread upload is swallowed so long, so that the client sees the answer
+CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed arrive within this
+CLOSED_REMEMBERED_MAX: Final = 100_000
+IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
+_NOT_HTTP: Final = frozenset((b"WEBSOCKET", b"WEBSOCKET_HANDSHAKE", b"JSON", b"XML"))
+_DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """How the connections of a server are treated.
+
+    inbox_messages/inbox_bytes: unread pieces of an upload (then no credits are granted) or
+                                WebSocket messages (then the WebSocket is closed with 1013).
+    keepalive_s:    interval of Mongrel2's keep-alives for connections that are in use.
+    body_timeout_s: an upload whose client sends nothing for so long, though it may, is cut.
+    upload_store:   Mongrel2's upload.temp_store, if large bodies come as files.
+    max_body:       bytes; larger files are refused when their upload starts.
+    """
+
+    inbox_messages: int = 256
+    inbox_bytes: int = 1 << 20
+    keepalive_s: float = 45.0
+    body_timeout_s: float = 60.0
+    upload_store: str | None = None
+    max_body: int = 100 << 20
+
+
+class Server:
+    """The connections of one running Mongrel2, keyed by conn_id, and its messages' way to them.
+
+    send:   takes one frame for Mongrel2's SUB socket; must not block.
+    run:    takes an exchange that became runnable because the one before it ended.
+    """
+
+    def __init__(
+        self,
+        send_ident: bytes,
+        send: Callable[[bytes], None],
+        run: Callable[[Exchange], None],
+        settings: LinkSettings,
+        clock: Clock,
+    ) -> None:
+        self.send_ident = check_ident(send_ident)
+        self.send = send
+        self.runnable = run
+        self.settings = settings
+        self.clock = clock
+        self.inbox_messages = settings.inbox_messages
+        self.inbox_bytes = settings.inbox_bytes
+        self.connections: dict[int, Connection] = {}
+        self.waiting = 0  # greenlets that wait for a message from here
+        self.on_wait: Callable[[], None] | None = None
+        self.is_closed = False
+        self.rejected = 0  # messages that broke a rule
+        self.request_prefix = secrets.token_hex(4) + "-"
+        self.next_request_number = itertools.count(1).__next__
+        self._flow_control: bool | None = None
+        self._disk = DiskUploads(settings.upload_store, settings.max_body) if settings.upload_store else None
+        self._closed: dict[int, float] = {}
+        self._deadlines: deque[tuple[float, Connection]] = deque()
+        self._lingering: dict[int, tuple[float, Connection, Upload]] = {}
+        self._paced: set[Connection] = set()
+        self._pacer = None
+        self._keepalive_due_s = clock.now_s + settings.keepalive_s
+        self._rejection_logged_s = -1.0
+
+    @property
+    def now_s(self) -> float:
+        """Coarse monotonic time."""
+        return self.clock.now_s
+
+    # -- messages from Mongrel2 -----------------------------------------------------------------
+
+    def dispatch(self, frame: bytes) -> Exchange | None:
+        """File one message; return the exchange that a request opens, if it may run at once.
+
+        A message that breaks a rule is counted and logged, once a second at most, and lost.
+        """
+        try:
+            message = parse_message(frame)
+            if type(message) is Request:
+                if message.send_ident != self.send_ident:
+                    raise WireError("the message is from another server", 0, frame)
+                return self._file(message)
+        except WireError as error:
+            self._reject(error)
+            return None
+        connection = self.connections.get(message.conn_id)
+        if type(message) is Credits:
+            self._flow_control = True
+            if connection is not None:
+                connection.granted(message.amount)
+        elif connection is not None:
+            self._lingering.pop(message.conn_id, None)
+            connection.lose()
+        return None
+
+    def _file(self, message: Request) -> Exchange | None:
+        headers = message.headers
+        method = headers.get(b"METHOD")
+        connection = self.connections.get(message.conn_id)
+        if method is None:
+            self._file_piece(connection, message)
+            return None
+        if type(method) is not bytes:
+            raise WireError("METHOD is one string", 0, b"")
+        if connection is None:
+            if message.conn_id in self._closed:
+                return None  # it was on its way when we closed
+            if method == b"WEBSOCKET" and b"FLAGS" in headers:
+                self._close_orphan(message)
+                return None
+            connection = self._open(message)
+        if method in _NOT_HTTP:
+            exchange = self._open_special(connection, method, message)
+            if exchange is None:
+                return None
+        else:
+            exchange = self._open_http(connection, message)
+        if exchange is not None and connection.enter(exchange):
+            return exchange
+        return None
+
+    def _open(self, message: Request) -> Connection:
+        credits = message.headers.get(b"DOWNLOAD_CREDITS")
+        if type(credits) is bytes and _DECIMAL.fullmatch(credits):
+            self._flow_control = True
+            window: int | None = int(credits)
+        else:
+            # A connection that was open before this worker was: what the former one sent has been
+            # written, or its client would not ask again.
+            window = CREDITS_INITIAL if self._flow_control else None
+        connection = Connection(self, message.conn_id, window)
+        self.connections[message.conn_id] = connection
+        return connection
+
+    def _open_http(self, connection: Connection, message: Request) -> Exchange | None:
+        headers = message.headers
+        if b"UPLOAD_STREAM" in headers:
+            return self._open_upload(connection, message)
+        if self._disk is not None and self._disk.is_announcement(message):
+            stored = self._disk.file(connection, message)
+            return self._open_stored(connection, message, stored)
+        exchange = Exchange(connection, message)
+        if message.body or b"content-length" in headers or b"transfer-encoding" in headers:
+            try:
+                check_request(message, False)
+            except WireError as error:
+                exchange.refuse(400, error.rule)
+        return exchange
+
+    def _open_stored(
+        self, connection: Connection, message: Request, stored: StoredUpload | Refusal | None
+    ) -> Exchange | None:
+        if stored is None:
+            return None
+        if isinstance(stored, StoredUpload):
+            return Exchange(connection, message, stored)
+        exchange = Exchange(connection, message)
+        exchange.refuse(stored.status, stored.detail)
+        return exchange
+
+    def _open_upload(self, connection: Connection, message: Request) -> Exchange:
+        declared = message.headers.get(b"content-length")
+        length = int(declared) if type(declared) is bytes and _DECIMAL.fullmatch(declared) else None
+        upload = Upload(connection, length)
+        exchange = Exchange(connection, message, upload)
+        try:
+            check_request(message, True)
+            upload.feed(0, message.body, b"UPLOAD_STREAM_DONE" in message.headers)
+        except WireError as error:
+            exchange.refuse(400, error.rule)
+        return exchange
+
+    def _file_piece(self, connection: Connection | None, message: Request) -> None:
+        offset = message.headers.get(b"UPLOAD_STREAM")
+        if type(offset) is not bytes or not _DECIMAL.fullmatch(offset):
+            raise WireError("a message without METHOD is a piece of an upload", 0, b"")
+        is_last = b"UPLOAD_STREAM_DONE" in message.headers
+        lingering = self._lingering.get(message.conn_id)
+        if lingering is not None:
+            lingering[2].feed(int(offset), message.body, is_last)
+            if is_last:
+                self._stop_lingering(lingering[1])
+            return
+        if connection is None:
+            if message.conn_id not in self._closed:
+                self._close_orphan(message)
+            return
+        upload = connection.open_upload()
+        if upload is None:
+            raise WireError("a piece of an upload that was not begun", 0, b"")
+        try:
+            upload.feed(int(offset), message.body, is_last)
+        except WireError:
+            upload.break_off()
+            connection.abort()
+            raise
+
+    def _open_special(self, connection: Connection, method: bytes, message: Request) -> Exchange | None:
+        if method == b"WEBSOCKET" and b"FLAGS" in message.headers:
+            session = connection.current
+            if not isinstance(session, WebSocketExchange):
+                raise WireError("a WebSocket frame outside of a WebSocket", 0, b"")
+            session.feed(message)
+            return None
+        if method == b"WEBSOCKET_HANDSHAKE":
+            return WebSocketExchange(connection, message)
+        if method == b"JSON" and message.path.startswith(b"@"):
+            return JsonExchange(connection, message)
+        if method == b"XML" and message.path.startswith(b"<"):
+            connection.abort()  # nobody can have configured a handler of ours for it on purpose
+            return None
+        # Any client may use these words as the method of an HTTP request.
+        return self._open_http(connection, message)
+
+    def _close_orphan(self, message: Request) -> None:
+        """End a session that some former worker had: nobody here knows its state."""
+        if b"FLAGS" in message.headers:
+            frame = build_frame(CLOSE, build_close(1012, "the worker was restarted"))
+            self.send(build_reply(self.send_ident, (message.conn_id,), frame))
+            self.send(build_reply(self.send_ident, (message.conn_id,), b""))
+        else:
+            self.send_control((message.conn_id,), cancel=True)
+        self._remember_closed(message.conn_id)
+
+    def _reject(self, error: WireError) -> None:
+        self.rejected += 1
+        if self.now_s - self._rejection_logged_s >= 1.0:
+            self._rejection_logged_s = self.now_s
+            logger.warning(
+                "message rejected send_ident=%s rule=%s rejected=%d",
+                self.send_ident.decode(),
+                error.rule,
+                self.rejected,
+            )
+
+    def log_short_body(self, exchange: Exchange, expected: int) -> None:
+        """Say that a handler announced more than it sent."""
+        logger.error(
+            "response cut short request_id=%s written=%d content_length=%d",
+            exchange.request_id,
+            exchange.written,
+            expected,
+        )
+
+    # -- messages to Mongrel2 -------------------------------------------------------------------
+
+    def send_control(self, conn_ids: Sequence[int], **entries: int | bool) -> None:
+        """Send a control message to any number of connections, as many messages as that takes."""
+        step = TARGETS_MAX - 1  # "X" counts as a target
+        for start in range(0, len(conn_ids), step):
+            self.send(build_control(self.send_ident, conn_ids[start : start + step], **entries))
+
+    def pace(self, connection: Connection) -> None:
+        """Send what is queued for a connection without credits, one message per PACE_S."""
+        if connection in self._paced:
+            return
+        self._paced.add(connection)
+        connection.pace(PACE_BYTES)
+        if self._pacer is None:
+            self._pacer = get_hub().loop.timer(PACE_S)
+            self._pacer.start(self._pace_all)
+
+    def _pace_all(self) -> None:
+        self._pacer = None
+        for connection in tuple(self._paced):
+            if connection.gone or not connection.units:
+                self._paced.discard(connection)
+            elif connection.window is not None:
+                self._paced.discard(connection)
+                connection.pump()
+            else:
+                connection.pace(PACE_BYTES)
+        if self._paced:
+            self._pacer = get_hub().loop.timer(PACE_S)
+            self._pacer.start(self._pace_all)
+
+    # -- connections that end -------------------------------------------------------------------
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that is gone; what still comes for its id is ignored."""
+        if self.connections.get(connection.conn_id) is connection:
+            del self.connections[connection.conn_id]
+            self._remember_closed(connection.conn_id)
+
+    def _remember_closed(self, conn_id: int) -> None:
+        if len(self._closed) < CLOSED_REMEMBERED_MAX:
+            self._closed[conn_id] = self.now_s
+
+    def linger(self, connection: Connection, upload: Upload) -> None:
+        """Close, but swallow the rest of an upload first, at most for LINGER_S.
+
+        A close with unread bytes would reset the client before it has read the answer.
+        """
+        connection.closing = True
+        self._lingering[connection.conn_id] = (self.now_s + LINGER_S, connection, upload)
+
+    def _stop_lingering(self, connection: Connection) -> None:
+        if self._lingering.pop(connection.conn_id, None) is not None:
+            connection.send_close()
+
+    def expect_close(self, connection: Connection, timeout_s: float) -> None:
+        """Close the connection after timeout_s, in case the peer never answers our close frame."""
+        self._deadlines.append((self.now_s + timeout_s, connection))
+
+    def close(self) -> None:
+        """Give up all connections: the sockets to this Mongrel2 are gone."""
+        self.is_closed = True
+        self.send = _discard
+        for connection in tuple(self.connections.values()):
+            connection.lose()
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due; the owner calls this once a second, after the clock's tick."""
+        now_s = self.now_s
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            self._deadlines.popleft()[1].close()
+        for deadline_s, connection, _ in tuple(self._lingering.values()):
+            if deadline_s <= now_s:
+                self._stop_lingering(connection)
+        for conn_id, closed_s in tuple(itertools.takewhile(lambda one: one[1] < now_s - CLOSED_REMEMBERED_S, self._closed.items())):
+            del self._closed[conn_id]
+        if now_s >= self._keepalive_due_s:
+            self._keepalive_due_s = now_s + self.settings.keepalive_s
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        """Reset Mongrel2's kill timer for what is in use; a dead id is answered by a leave."""
+        used: list[int] = []
+        for connection in tuple(self.connections.values()):
+            current = connection.current
+            if current is None:
+                if self.now_s - connection.idle_since_s > IDLE_FORGET_S:
+                    del self.connections[connection.conn_id]
+            elif current.upload is not None and current.upload.is_stalled(self.now_s - self.settings.body_timeout_s):
+                connection.abort()
+            else:
+                used.append(connection.conn_id)
+        self.send_control(used, keep_alive=True)
+
+    # -- greenlets that wait for messages ---------------------------------------------------------
+
+    def begin_wait(self) -> None:
+        """Count one greenlet that waits for a message from this server."""
+        self.waiting += 1
+        if self.on_wait is not None:
+            self.on_wait()
+
+    def end_wait(self) -> None:
+        """The counterpart of begin_wait."""
+        self.waiting -= 1
+
+
+def _discard(_frame: bytes) -> None:
+    """Take the place of send when the sockets are gone: the client's connection is as well."""

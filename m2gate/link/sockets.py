@@ -1,0 +1,155 @@
+"""The pair of ZeroMQ sockets to one Mongrel2, for as long as that Mongrel2 lives.
+
+The sockets never reconnect by themselves. A restarted Mongrel2 gives the same ids to other clients,
+so everything that belongs to the old one, unread messages included, must be gone before the first
+message of the new one: when either socket disconnects both are closed, and new ones are opened.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import gevent
+import zmq
+from gevent import get_hub
+from gevent.event import Event
+from zmq.utils.monitor import parse_monitor_message
+
+from m2gate.wire.mongrel2 import check_ident
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 0.05  # between attempts to reach a Mongrel2 that is not there
+SETTLE_S: Final = 3.0  # for the handshakes and the subscription; then a new attempt
+DELIVER_MS: Final = 2_000  # for what is queued when the sockets are closed on purpose
+_LOST: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+_EVENTS: Final = _LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectServer:
+    """One Mongrel2 to connect to, named as in its Handler.
+
+    send_spec:  where it pushes requests.        recv_spec: where it subscribes to responses.
+    send_ident: letters, digits and ``-``; its recv_ident must be this and a blank.
+    """
+
+    send_spec: str
+    recv_spec: str
+    send_ident: str
+
+    def __post_init__(self) -> None:
+        check_ident(self.send_ident.encode())
+
+
+class Sockets:
+    """PULL and XPUB to one Mongrel2, connected and settled; used once, never reconnected.
+
+    XPUB instead of PUB: it shows the moment at which Mongrel2's subscription has arrived, before
+    which every response would be dropped silently.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", server: DirectServer) -> None:
+        self._server = server
+        self.replies = context.socket(zmq.XPUB)
+        self.requests = context.socket(zmq.PULL)
+        self._lost = Event()
+        self._ready = Event()
+        self._watched: list[tuple[zmq.Socket[bytes], object]] = []
+        for socket in (self.replies, self.requests):
+            socket.linger = 0
+            socket.reconnect_ivl = -1
+        self.replies.sndhwm = 0  # XPUB drops silently at its mark; credits bound what is queued
+
+    def open(self) -> bool:
+        """Connect and settle. Blocks the greenlet; False if Mongrel2 is not there."""
+        try:
+            self._watch_monitor(self.replies)
+            self._watch_monitor(self.requests)
+            self.replies.connect(self._server.recv_spec)
+            if not self._wait_subscribed():
+                return False
+            self.requests.connect(self._server.send_spec)
+        except zmq.ZMQError as error:
+            logger.error("cannot connect send_ident=%s error=%s", self._server.send_ident, error)
+            return False
+        return not self._lost.is_set()
+
+    def _wait_subscribed(self) -> bool:
+        watcher = get_hub().loop.io(self.replies.fd, 1)
+        watcher.start(self._ready.set)
+        own = self._server.send_ident.encode() + b" "
+        try:
+            deadline = gevent.Timeout(SETTLE_S, False)
+            with deadline:
+                while not self._lost.is_set():
+                    subscription = self._receive(self.replies)
+                    if subscription is not None and subscription[:1] == b"\x01":
+                        if own.startswith(subscription[1:]):
+                            self._warn_of_prefix(subscription[1:])
+                            return True
+                        logger.warning(
+                            "recv_ident is another's send_ident=%s recv_ident=%r",
+                            self._server.send_ident,
+                            subscription[1:],
+                        )
+                        continue
+                    if subscription is None:
+                        self._ready.clear()
+                        self._ready.wait()
+            return False
+        finally:
+            watcher.stop()
+            watcher.close()
+
+    def _warn_of_prefix(self, recv_ident: bytes) -> None:
+        if recv_ident != self._server.send_ident.encode() + b" ":
+            logger.warning(
+                "recv_ident should be the send_ident and a blank send_ident=%s recv_ident=%r",
+                self._server.send_ident,
+                recv_ident,
+            )
+
+    @staticmethod
+    def _receive(socket: "zmq.Socket[bytes]") -> bytes | None:
+        try:
+            return socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def _watch_monitor(self, socket: "zmq.Socket[bytes]") -> None:
+        monitor = socket.get_monitor_socket(_EVENTS)
+        watcher = get_hub().loop.io(monitor.fd, 1)
+        self._watched.append((socket, watcher))
+
+        def look() -> None:
+            while True:
+                try:
+                    event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
+                except zmq.Again:
+                    return
+                if event["event"] & _LOST:
+                    self._lost.set()
+                    self._ready.set()
+
+        watcher.start(look)
+        look()
+
+    def wait_lost(self) -> None:
+        """Blocks the greenlet until one of the sockets has lost its Mongrel2."""
+        self._lost.wait()
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call callback in the loop when one of the sockets has lost its Mongrel2."""
+        self._lost.rawlink(lambda _event: callback())
+
+    def close(self, deliver: bool = False) -> None:
+        """Close both; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""
+        for socket, watcher in self._watched:
+            watcher.stop()  # type: ignore[attr-defined]
+            watcher.close()  # type: ignore[attr-defined]
+            socket.disable_monitor()
+        self._watched.clear()
+        self.requests.close(linger=0)
+        self.replies.close(linger=DELIVER_MS if deliver else 0)
