@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from m2gate.errors import M2GateError
-from m2gate.site.records import HOST_NAME, Configuration, Handler, Target
+from m2gate.site.records import HOST_NAME, Configuration, Handler, Server, Target
 from m2gate.site.render import render
 
 LOAD_TIMEOUT_S: Final = 30.0
@@ -86,11 +86,11 @@ def compare(configuration: Configuration, database: Path) -> None:
 
 def _expectations(configuration: Configuration) -> dict[str, tuple[str, list[Row]]]:
     server = configuration.server
-    names = "uuid access_log error_log pid_file chroot control_port bind_addr port use_ssl".split()
     return {
         "server": (
-            f"select {', '.join(names)}, default_host from server",
-            [(*[getattr(server, name) for name in names], HOST_NAME)],
+            "select uuid, access_log, error_log, pid_file, chroot, control_port, bind_addr, port, use_ssl, default_host"
+            " from server",
+            [_server_row(server)],
         ),
         "host": ("select name, matching from host", [(HOST_NAME, HOST_NAME)]),
         "handler route": (
@@ -109,6 +109,12 @@ def _expectations(configuration: Configuration) -> dict[str, tuple[str, list[Row
             [(key, str(value)) for key, value in configuration.settings.items()],
         ),
     }
+
+
+def _server_row(server: Server) -> Row:
+    files = (server.access_log, server.error_log, server.pid_file, server.chroot)
+    address = (server.control_port, server.bind_addr, server.port, int(server.use_ssl))
+    return (server.uuid, *files, *address, HOST_NAME)
 
 
 def _route_row(path: str, target: Target) -> Row:

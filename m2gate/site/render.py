@@ -64,7 +64,7 @@ def _name(target: Target, targets: list[Target]) -> str:
     return f"{kind}_{targets.index(target) + 1}"
 
 
-def quoted(value: SettingValue | bool) -> str:
+def quoted(value: SettingValue) -> str:
     """Return a value as m2sh writes it: a number as it is, a text in double quotes.
 
     m2sh decodes no escapes, so a text with a double quote cannot be written at all; checked before.

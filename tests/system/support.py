@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from m2gate.site.certificates import prepare_certdir
 from m2gate.site.load import find_program, write_configuration
 from m2gate.site.private import PrivateServer
 from m2gate.site.records import Protocol, SettingValue
@@ -262,7 +263,7 @@ def mongrel2(
             uuid=uuid,
             routes=tuple(routes),
             static=static or {},
-            certdir=None if certificates is None else _certdir(certificates, folder, uuid),
+            certdir=None if certificates is None else prepare_certdir(certificates, folder / "certs", uuid),
             protocol=protocol,
             raw_payload=raw_payload,
             settings=changes,
@@ -278,12 +279,6 @@ def mongrel2(
         finally:
             if hasattr(server, "process"):
                 server.stop()
-
-
-def _certdir(certificates: Path, folder: Path, uuid: str) -> Path:
-    from m2gate.site.certificates import prepare_certdir
-
-    return prepare_certdir(certificates, folder / "certs", uuid)
 
 
 @dataclass
@@ -333,7 +328,7 @@ def running(target: str | Path, *servers: Mongrel2, cwd: Path | None = None, **o
             "target": str(target),
             "servers": [
                 {"send_spec": one.send_spec, "recv_spec": one.recv_spec, "send_ident": one.send_ident}
-                | ({"upload_store": str(one.upload_store)} if one.upload_store else {})
+                | ({"upload_store": f"{one.upload_store}/upload.XXXXXX"} if one.upload_store else {})
                 for one in servers
             ],
             "patch": True,
