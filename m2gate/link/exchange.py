@@ -49,6 +49,7 @@ class Exchange:
     started_s = 0.0
     detached = False
     is_held = False
+    is_endless = False
     on_end: "Callable[[Exchange], None] | None" = None
     _request_id = ""
     _head_bytes = b""
@@ -307,12 +308,16 @@ class Exchange:
         finally:
             self._producer = None
 
+    def end_producer(self) -> None:
+        """End a producer that waits, as if the client had left, but with its connection intact."""
+        if self._producer is not None:
+            gevent.kill(self._producer, GreenletExit)
+
     def connection_lost(self) -> None:
         """Hear from the connection that its client is gone."""
         if self.upload is not None:
             self.upload.turn()
-        if self._producer is not None:
-            gevent.kill(self._producer, GreenletExit)
+        self.end_producer()
         if self.is_held:
             self._end()
 

@@ -44,6 +44,7 @@ PACE_BYTES: Final = 65_536
 LINGER_S: Final = 2.0  # an unread upload is swallowed so long, so that the client sees the answer
 CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed arrive within this
 CLOSED_REMEMBERED_MAX: Final = 100_000
+GOING_AWAY: Final = 1001  # close code of a service that stops
 IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
 _NOT_HTTP: Final = frozenset((b"WEBSOCKET", b"WEBSOCKET_HANDSHAKE", b"JSON", b"XML"))
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
@@ -57,15 +58,13 @@ class LinkSettings:
                                 WebSocket messages (then the WebSocket is closed with 1013).
     keepalive_s:    interval of Mongrel2's keep-alives for connections that are in use.
     body_timeout_s: an upload whose client sends nothing for so long, though it may, is cut.
-    upload_store:   Mongrel2's upload.temp_store, if large bodies come as files.
-    max_body:       bytes; larger files are refused when their upload starts.
+    max_body:       bytes; a larger body that Mongrel2 stores in a file is refused when it starts.
     """
 
     inbox_messages: int = 256
     inbox_bytes: int = 1 << 20
     keepalive_s: float = 45.0
     body_timeout_s: float = 60.0
-    upload_store: str | None = None
     max_body: int = 100 << 20
 
 
@@ -83,6 +82,7 @@ class Server:
         run: Callable[[Exchange], None],
         settings: LinkSettings,
         clock: Clock,
+        upload_store: str | None = None,
     ) -> None:
         self.send_ident = check_ident(send_ident)
         self.send = send
@@ -95,11 +95,12 @@ class Server:
         self.waiting = 0  # greenlets that wait for a message from here
         self.on_wait: Callable[[], None] | None = None
         self.is_closed = False
+        self.is_draining = False
         self.rejected = 0  # messages that broke a rule
         self.request_prefix = secrets.token_hex(4) + "-"
         self.next_request_number = itertools.count(1).__next__
         self._flow_control: bool | None = None
-        self._disk = DiskUploads(settings.upload_store, settings.max_body) if settings.upload_store else None
+        self._disk = DiskUploads(upload_store, settings.max_body) if upload_store else None
         self._closed: dict[int, float] = {}
         self._deadlines: deque[tuple[float, Connection]] = deque()
         self._lingering: dict[int, tuple[float, Connection, Upload]] = {}
@@ -161,9 +162,11 @@ class Server:
                 return None
         else:
             exchange = self._open_http(connection, message)
-        if exchange is not None and connection.enter(exchange):
-            return exchange
-        return None
+        if exchange is None or not connection.enter(exchange):
+            return None
+        if self.is_draining:
+            exchange.close_after = True
+        return exchange
 
     def _open(self, message: Request) -> Connection:
         credits = message.headers.get(b"DOWNLOAD_CREDITS")
@@ -354,6 +357,27 @@ class Server:
         self.send = _discard
         for connection in tuple(self.connections.values()):
             connection.lose()
+
+    def begin_drain(self) -> None:
+        """Make every answer the last of its connection, and end what would never end by itself."""
+        self.is_draining = True
+        for connection in tuple(self.connections.values()):
+            exchange = connection.current
+            if exchange is None:
+                connection.close()
+                continue
+            exchange.close_after = True
+            if isinstance(exchange, WebSocketExchange):
+                exchange.close(GOING_AWAY, "the service is stopping")
+            elif exchange.is_endless:
+                exchange.end_producer()
+
+    def end_sessions(self) -> None:
+        """Close whatever is still open: the time to drain is over."""
+        for connection in tuple(self.connections.values()):
+            if isinstance(connection.current, WebSocketExchange):
+                connection.current.close(GOING_AWAY, "the service is stopping")
+            connection.close()
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ message of the new one: when either socket disconnects both are closed, and new 
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,11 +32,13 @@ class DirectServer:
 
     send_spec:  where it pushes requests.        recv_spec: where it subscribes to responses.
     send_ident: letters, digits and ``-``; its recv_ident must be this and a blank.
+    upload_store: its upload.temp_store, if it stores large bodies in files instead of sending them.
     """
 
     send_spec: str
     recv_spec: str
     send_ident: str
+    upload_store: str | None = None
 
     def __post_init__(self) -> None:
         check_ident(self.send_ident.encode())
@@ -140,9 +141,9 @@ class Sockets:
         """Blocks the greenlet until one of the sockets has lost its Mongrel2."""
         self._lost.wait()
 
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call callback in the loop when one of the sockets has lost its Mongrel2."""
-        self._lost.rawlink(lambda _event: callback())
+    def give_up(self) -> None:
+        """End wait_lost: the sockets are not wanted any more."""
+        self._lost.set()
 
     def close(self, deliver: bool = False) -> None:
         """Close both; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""

@@ -1,0 +1,49 @@
+"""One line a request, as JSON: Mongrel2's own log says status 200 for whatever a handler answers."""
+
+import json
+import sys
+import time
+from typing import TextIO
+
+from m2gate.link.exchange import Exchange
+
+
+class AccessLog:
+    """Writes a line when an exchange ends: never a query, a header value, a body or a token.
+
+    path: "-" for stderr, or a file that is appended to; reopen() after a rotation.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: TextIO = sys.stderr
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open the file again, under its name. Raises OSError."""
+        if self._path != "-":
+            if self._file is not sys.stderr:
+                self._file.close()
+            self._file = open(self._path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - lives as long as the worker
+
+    def begin(self, exchange: Exchange) -> None:
+        """Note that the exchange's handler starts now; its line is written at its end."""
+        exchange.started_s = time.monotonic()
+        exchange.on_end = self.write
+
+    def write(self, exchange: Exchange) -> None:
+        """Write the line of an exchange that has ended."""
+        head = exchange.head
+        remote = head.headers.get(b"REMOTE_ADDR", b"-")
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "request_id": exchange.request_id,
+            "client": remote.decode("latin-1") if isinstance(remote, bytes) else "-",
+            "method": exchange.method.decode("latin-1"),
+            "path": head.path.decode("latin-1"),
+            "status": exchange.status,
+            "bytes": exchange.written,
+            "duration_ms": round((time.monotonic() - exchange.started_s) * 1e3, 3),
+            "gone": exchange.gone,
+        }
+        self._file.write(json.dumps(line) + "\n")

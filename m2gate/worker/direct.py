@@ -1,0 +1,89 @@
+"""A worker's own connection to one Mongrel2, renewed for as long as the worker lives."""
+
+import logging
+
+import gevent
+import zmq
+from gevent.event import Event
+
+from m2gate.link.clock import Clock
+from m2gate.link.server import LinkSettings, Server
+from m2gate.link.sockets import RETRY_S, DirectServer, Sockets
+from m2gate.worker.pool import Pool, Source
+
+logger = logging.getLogger(__name__)
+
+
+class DirectLink:
+    """Keeps one Server attached to the pool while its Mongrel2 is there, and a new one after that."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        address: DirectServer,
+        pool: Pool,
+        settings: LinkSettings,
+        clock: Clock,
+    ) -> None:
+        self._context = context
+        self._address = address
+        self._pool = pool
+        self._settings = settings
+        self._clock = clock
+        self._is_stopping = False
+        self._sockets: Sockets | None = None
+        self._greenlet: gevent.Greenlet | None = None
+        self.server: Server | None = None
+        self.ready = Event()
+
+    def start(self) -> None:
+        """Connect, and connect again whenever Mongrel2 comes back."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            sockets = Sockets(self._context, self._address)
+            if sockets.open():
+                self._serve(sockets)
+            else:
+                sockets.close()
+                if not self._is_stopping:
+                    gevent.sleep(RETRY_S)
+
+    def _serve(self, sockets: Sockets) -> None:
+        # The sugar of pyzmq's send costs half a microsecond a message and offers nothing here.
+        raw_send = super(zmq.Socket, sockets.replies).send
+        server = Server(
+            self._address.send_ident.encode(),
+            raw_send,
+            self._pool.run,
+            self._settings,
+            self._clock,
+            self._address.upload_store,
+        )
+        source = Source(sockets.requests, server)
+        self.server = server
+        self._pool.attach(source)
+        self.ready.set()
+        logger.info("server connected send_ident=%s", self._address.send_ident)
+        self._sockets = sockets
+        sockets.wait_lost()  # what is read until the next line is the dead server's: it has no id in use
+        self._pool.detach(source)
+        server.close()
+        sockets.close(deliver=self._is_stopping)
+        self.server = None
+        if not self._is_stopping:
+            logger.warning("server lost send_ident=%s", self._address.send_ident)
+
+    def stop(self) -> None:
+        """Close the sockets once what was sent is delivered. Blocks the greenlet."""
+        self._is_stopping = True
+        if self._sockets is not None:
+            self._sockets.give_up()
+        if self._greenlet is not None:
+            self._greenlet.join()
+
+    def tick(self) -> None:
+        """Do what is due, once a second."""
+        if self.server is not None:
+            self.server.tick()

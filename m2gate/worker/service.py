@@ -1,0 +1,151 @@
+"""A worker from its start to its last answer: one App behind the servers it is connected to."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import zmq
+from gevent import get_hub
+from gevent.event import Event
+
+from m2gate.app.application import App
+from m2gate.link.clock import Clock
+from m2gate.link.exchange import Exchange
+from m2gate.link.server import LinkSettings
+from m2gate.worker.access_log import AccessLog
+from m2gate.worker.direct import DirectLink
+from m2gate.worker.pool import Pool
+from m2gate.worker.settings import WorkerSettings
+from m2gate.worker.target import load_target
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+DRAIN_POLL_S = 0.02
+DRAIN_QUIET_S = 0.1  # no request for so long: what Mongrel2 had handed over is answered
+
+
+class Worker:
+    """Runs one App. start(), then wait(); stop() drains."""
+
+    def __init__(self, app: App, settings: WorkerSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._clock = Clock()
+        self._access_log = AccessLog(settings.access_log) if settings.access_log else None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._pool = Pool(self._handler(), settings.max_handlers)
+        link = LinkSettings(
+            inbox_messages=settings.inbox_messages,
+            inbox_bytes=settings.inbox_bytes,
+            keepalive_s=settings.keepalive_s,
+            body_timeout_s=settings.body_timeout_s,
+            max_body=app.max_body,
+        )
+        self._links = [DirectLink(self._context, one, self._pool, link, self._clock) for one in settings.servers]
+        self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
+        self._stop_requests = 0
+        self._stop_now = Event()
+        self._stop_wanted = Event()
+
+    def _handler(self) -> Callable[[Exchange], None]:
+        handle, log = self._app.handle, self._access_log
+        if log is None:
+            return handle
+        begin = log.begin
+
+        def handle_logged(exchange: Exchange) -> None:
+            begin(exchange)
+            handle(exchange)
+
+        return handle_logged
+
+    def start(self) -> None:
+        """Run the App's on_start and connect. Blocks the greenlet until all servers are there."""
+        self._app.start()
+        self._ticker.start(self._tick)
+        for link in self._links:
+            link.start()
+        gevent.wait([link.ready for link in self._links] + [self._stop_wanted], count=len(self._links))
+
+    def _tick(self) -> None:
+        self._clock.tick()
+        for link in self._links:
+            link.tick()
+        self._app.tick(self._clock.now_s)
+
+    def request_stop(self) -> None:
+        """Drain and stop; a second call stops at once. Callable from a signal handler."""
+        self._stop_requests += 1
+        self._stop_wanted.set()
+        if self._stop_requests > 1:
+            self._stop_now.set()
+
+    def wait(self) -> None:
+        """Blocks the greenlet until the worker is stopped and everything is delivered."""
+        self._stop_wanted.wait()
+        self._drain()
+        self._app.stop()
+        self._ticker.stop()
+        for link in self._links:
+            link.stop()
+        # Waits for the last answers to leave, at most for the linger of their sockets.
+        self._context.term()
+
+    def _drain(self) -> None:
+        """Let what was received be answered, then end what would go on for ever."""
+        logger.info("draining busy=%d", self._pool.busy)
+        self._app.begin_drain()
+        for link in self._links:
+            if link.server is not None:
+                link.server.begin_drain()
+        deadline_s = self._clock.now_s + self._settings.drain_timeout_s
+        quiet_s = 0.0
+        while quiet_s < DRAIN_QUIET_S and not self._stop_now.is_set():
+            self._stop_now.wait(DRAIN_POLL_S)
+            self._clock.tick()
+            if self._clock.now_s >= deadline_s:
+                logger.warning("drain timeout busy=%d", self._pool.busy)
+                break
+            quiet_s = quiet_s + DRAIN_POLL_S if self._pool.busy == 0 else 0.0
+        for link in self._links:
+            if link.server is not None:
+                link.server.end_sessions()
+
+
+def run(settings: WorkerSettings) -> int:
+    """Load the target and run a worker until it is told to stop; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    app = load_target(settings.target)
+    describe(app, Path(settings.run_dir))
+    tell(settings, b"loaded\n")
+    if settings.await_go and not sys.stdin.buffer.readline():
+        return 0
+    worker = Worker(app, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, worker.request_stop)
+    worker.start()
+    tell(settings, b"ready\n")
+    worker.wait()
+    return 0
+
+
+def tell(settings: WorkerSettings, line: bytes) -> None:
+    """Tell whoever started this process how far it has come."""
+    if settings.ready_fd is not None:
+        os.write(settings.ready_fd, line)
+
+
+def describe(app: App, run_dir: Path) -> None:
+    """Write what the starter of this process must know of the App: its JSON sockets and files."""
+    files = {getattr(module, "__file__", None) for module in tuple(sys.modules.values())}
+    document = {
+        "json_sockets": sorted(app.json_sockets),
+        "files": sorted(name for name in files if isinstance(name, str) and name.startswith(os.getcwd())),
+    }
+    (run_dir / "app.json").write_text(json.dumps(document))

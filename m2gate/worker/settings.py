@@ -1,0 +1,49 @@
+"""What a worker process is told to do, as it is written in its settings file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2gate.errors import ConfigError
+from m2gate.link.sockets import DirectServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """One worker process.
+
+    target:          ``module:app``, ``path/to/file.py[:app]`` or a folder of such files.
+    servers:         the Mongrel2 servers it is directly connected to.
+    run_dir:         where its own sockets lie; short, as ipc paths end at 107 bytes.
+    patch:           make the standard library cooperate with gevent before TARGET is imported.
+    access_log:      None, "-" for stderr, or a file.
+    max_handlers:    handlers at once; at the bound requests wait.
+    drain_timeout_s: after SIGTERM, what is open by then is closed.
+    inbox_messages, inbox_bytes, keepalive_s, body_timeout_s: see LinkSettings.
+    ready_fd:        where ``loaded`` and ``ready`` are written, for whoever started the process.
+    await_go:        after ``loaded`` wait for a line on stdin before connecting.
+    """
+
+    target: str
+    servers: tuple[DirectServer, ...]
+    run_dir: str
+    patch: bool = True
+    access_log: str | None = None
+    max_handlers: int = 2_000
+    drain_timeout_s: float = 30.0
+    inbox_messages: int = 256
+    inbox_bytes: int = 1 << 20
+    keepalive_s: float = 45.0
+    body_timeout_s: float = 60.0
+    ready_fd: int | None = None
+    await_go: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "WorkerSettings":
+        """Read a settings file (JSON). Raises ConfigError naming the file and key."""
+        try:
+            values = json.loads(path.read_text())
+            servers = tuple(DirectServer(**server) for server in values.pop("servers"))
+            return cls(servers=servers, **values)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError("settings", str(path), str(error), "see WorkerSettings", str(path)) from error
