@@ -11,6 +11,9 @@ from typing import Final
 from m2gate.wire.mongrel2 import CREDITS_INITIAL
 
 PIECE_BYTES: Final = 32_768  # credits come back per whole message: small pieces keep the window moving
+# A unit is cut only where this much of it goes: each grant has the size of one earlier piece, so
+# small pieces would beget small pieces for the rest of a long stream.
+PIECE_MIN_BYTES: Final = 16_384
 
 
 class Outflow:
@@ -29,7 +32,7 @@ class Outflow:
         self.window = window
         self.outstanding = 0
         self.queued = 0
-        self.units: deque[bytes] = deque()
+        self.units: deque[bytes | memoryview] = deque()
 
     def fits(self, size: int) -> bool:
         """Tell whether size bytes may go out now, ahead of nothing else."""
@@ -46,23 +49,31 @@ class Outflow:
             self.window = CREDITS_INITIAL
 
     def push(self, data: bytes) -> None:
-        """Queue one unit behind all others. The caller bounds ``queued``."""
-        self.units.append(data)
-        self.queued += len(data)
+        """Queue one unit behind all others; without bytes it is none. The caller bounds ``queued``."""
+        if data:
+            self.units.append(data)
+            self.queued += len(data)
 
-    def take(self) -> bytes:
-        """Return the next piece that credits allow, at most PIECE_BYTES, already spent; b"" if none."""
+    def take(self) -> bytes | memoryview:
+        """Return the next piece that credits allow, at most PIECE_BYTES, already spent; b"" if none.
+
+        A piece is a whole unit or a part of one, never more.
+        """
         if self.window is None or not self.units:
             return b""
         room = min(PIECE_BYTES, self.window - self.outstanding)
-        if room <= 0:
-            return b""
         unit = self.units[0]
+        piece: bytes | memoryview
         if len(unit) <= room:
-            self.units.popleft()
-            piece = unit
+            piece = self.units.popleft()
+        elif room < PIECE_MIN_BYTES and self.outstanding:
+            return b""  # credits are on their way
+        elif room <= 0:
+            return b""
         else:
-            piece, self.units[0] = unit[:room], unit[room:]
+            # A view, as cutting bytes would copy the rest of the unit for each piece of it.
+            view = memoryview(unit)
+            piece, self.units[0] = view[:room], view[room:]
         self.queued -= len(piece)
         self.outstanding += len(piece)
         return piece
