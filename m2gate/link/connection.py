@@ -36,11 +36,12 @@ class Connection(Outflow):
         "gone",
         "idle_since_s",
         "on_gone",
+        "on_room",
         "pipeline",
         "prefix",
         "server",
-        "taken",
         "stored_upload",
+        "taken",
         "turnstile",
     )
 
@@ -55,6 +56,7 @@ class Connection(Outflow):
         self.pipeline: deque[Exchange] | None = None
         self.turnstile: Turnstile | None = None
         self.on_gone: list[Callable[[], None]] | None = None
+        self.on_room: Callable[[], None] | None = None  # the hub's, while it has items waiting for us
         self.taken = 0  # units that went out whole, so that a writer knows when its own did
         self.idle_since_s = 0.0
         self.stored_upload = b""  # path of a file that Mongrel2 is writing for this connection
@@ -77,7 +79,12 @@ class Connection(Outflow):
         if self.gone or self.closing:
             raise self.error()
         size = len(data)
-        if size <= PIECE_BYTES and not self.units and self.window is not None and self.outstanding + size <= self.window:
+        if (
+            size <= PIECE_BYTES
+            and not self.units
+            and self.window is not None
+            and self.outstanding + size <= self.window
+        ):
             self.outstanding += size
             self.server.send(self.prefix + data)
             return
@@ -146,8 +153,11 @@ class Connection(Outflow):
         self.grant(amount)
         if self.units:
             self.pump()
-        elif self.turnstile is not None:
+            return
+        if self.turnstile is not None:
             self.turnstile.turn()
+        if self.on_room is not None:
+            self.on_room()
 
     def _moved(self, whole: int) -> None:
         if whole:
@@ -156,6 +166,8 @@ class Connection(Outflow):
             self.send_close()
         if self.turnstile is not None:
             self.turnstile.turn()
+        if self.on_room is not None and not self.units:
+            self.on_room()
 
     def _wait(self) -> None:
         if self.turnstile is None:

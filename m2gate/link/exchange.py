@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent import GreenletExit, getcurrent
+from greenlet import greenlet
 
 from m2gate.errors import ConnectionGone, WireError
 from m2gate.link.disk_upload import StoredUpload
@@ -56,7 +57,7 @@ class Exchange:
     _is_read = False
     _chunked = False
     _expected: int | None = None
-    _producer: object = None
+    _producer: greenlet | None = None
 
     def __init__(self, connection: "Connection", head: Request, upload: "Upload | StoredUpload | None" = None) -> None:
         self.connection = connection
@@ -266,6 +267,13 @@ class Exchange:
         self.detached = True
         self.is_held = True
 
+    def take_over(self) -> None:
+        """Hear that a holder of the connection's token writes to it now: the answer is no longer ours."""
+        if self.state == NOT_STARTED:
+            self.state = STARTED
+            self.detached = True
+            self.is_held = True
+
     def _write(self, data: bytes) -> None:
         try:
             self.connection.write(data)
@@ -352,7 +360,7 @@ class JsonExchange(Exchange):
         self._end()
 
 
-def check_request(head: Request, is_streamed: bool) -> None:
+def check_request(head: Request, *, is_streamed: bool) -> None:
     """Refuse what Mongrel2 lets through but must not be answered as if it were sound.
 
     Raises WireError: both Transfer-Encoding and Content-Length, a length that is no number, is

@@ -27,7 +27,6 @@ from m2gate.wire.mongrel2 import (
     CREDITS_INITIAL,
     TARGETS_MAX,
     Credits,
-    Leave,
     Request,
     build_control,
     build_reply,
@@ -82,6 +81,7 @@ class Server:
         run: Callable[[Exchange], None],
         settings: LinkSettings,
         clock: Clock,
+        *,
         upload_store: str | None = None,
     ) -> None:
         self.send_ident = check_ident(send_ident)
@@ -105,7 +105,7 @@ class Server:
         self._deadlines: deque[tuple[float, Connection]] = deque()
         self._lingering: dict[int, tuple[float, Connection, Upload]] = {}
         self._paced: set[Connection] = set()
-        self._pacer = None
+        self._pacer: object = None  # the loop's timer while it is running
         self._keepalive_due_s = clock.now_s + settings.keepalive_s
         self._rejection_logged_s = -1.0
 
@@ -169,10 +169,10 @@ class Server:
         return exchange
 
     def _open(self, message: Request) -> Connection:
-        credits = message.headers.get(b"DOWNLOAD_CREDITS")
-        if type(credits) is bytes and _DECIMAL.fullmatch(credits):
+        granted = message.headers.get(b"DOWNLOAD_CREDITS")
+        if type(granted) is bytes and _DECIMAL.fullmatch(granted):
             self._flow_control = True
-            window: int | None = int(credits)
+            window: int | None = int(granted)
         else:
             # A connection that was open before this worker was: what the former one sent has been
             # written, or its client would not ask again.
@@ -191,7 +191,7 @@ class Server:
         exchange = Exchange(connection, message)
         if message.body or b"content-length" in headers or b"transfer-encoding" in headers:
             try:
-                check_request(message, False)
+                check_request(message, is_streamed=False)
             except WireError as error:
                 exchange.refuse(400, error.rule)
         return exchange
@@ -213,8 +213,8 @@ class Server:
         upload = Upload(connection, length)
         exchange = Exchange(connection, message, upload)
         try:
-            check_request(message, True)
-            upload.feed(0, message.body, b"UPLOAD_STREAM_DONE" in message.headers)
+            check_request(message, is_streamed=True)
+            upload.feed(0, message.body, is_last=b"UPLOAD_STREAM_DONE" in message.headers)
         except WireError as error:
             exchange.refuse(400, error.rule)
         return exchange
@@ -226,7 +226,7 @@ class Server:
         is_last = b"UPLOAD_STREAM_DONE" in message.headers
         lingering = self._lingering.get(message.conn_id)
         if lingering is not None:
-            lingering[2].feed(int(offset), message.body, is_last)
+            lingering[2].feed(int(offset), message.body, is_last=is_last)
             if is_last:
                 self._stop_lingering(lingering[1])
             return
@@ -238,7 +238,7 @@ class Server:
         if upload is None:
             raise WireError("a piece of an upload that was not begun", 0, b"")
         try:
-            upload.feed(int(offset), message.body, is_last)
+            upload.feed(int(offset), message.body, is_last=is_last)
         except WireError:
             upload.break_off()
             connection.abort()
@@ -306,8 +306,11 @@ class Server:
         self._paced.add(connection)
         connection.pace(PACE_BYTES)
         if self._pacer is None:
-            self._pacer = get_hub().loop.timer(PACE_S)
-            self._pacer.start(self._pace_all)
+            self._start_pacer()
+
+    def _start_pacer(self) -> None:
+        self._pacer = timer = get_hub().loop.timer(PACE_S)
+        timer.start(self._pace_all)
 
     def _pace_all(self) -> None:
         self._pacer = None
@@ -320,8 +323,7 @@ class Server:
             else:
                 connection.pace(PACE_BYTES)
         if self._paced:
-            self._pacer = get_hub().loop.timer(PACE_S)
-            self._pacer.start(self._pace_all)
+            self._start_pacer()
 
     # -- connections that end -------------------------------------------------------------------
 
@@ -389,7 +391,8 @@ class Server:
         for deadline_s, connection, _ in tuple(self._lingering.values()):
             if deadline_s <= now_s:
                 self._stop_lingering(connection)
-        for conn_id, closed_s in tuple(itertools.takewhile(lambda one: one[1] < now_s - CLOSED_REMEMBERED_S, self._closed.items())):
+        old_s = now_s - CLOSED_REMEMBERED_S
+        for conn_id in [*itertools.takewhile(lambda one: self._closed[one] < old_s, self._closed)]:
             del self._closed[conn_id]
         if now_s >= self._keepalive_due_s:
             self._keepalive_due_s = now_s + self.settings.keepalive_s

@@ -6,15 +6,16 @@ message of the new one: when either socket disconnects both are closed, and new 
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Final
 
-import gevent
 import zmq
 from gevent import get_hub
 from gevent.event import Event
 from zmq.utils.monitor import parse_monitor_message
 
+from m2gate.link.wait import READ
 from m2gate.wire.mongrel2 import check_ident
 
 logger = logging.getLogger(__name__)
@@ -78,27 +79,23 @@ class Sockets:
         return not self._lost.is_set()
 
     def _wait_subscribed(self) -> bool:
-        watcher = get_hub().loop.io(self.replies.fd, 1)
+        watcher = get_hub().loop.io(self.replies.fileno(), READ)
         watcher.start(self._ready.set)
         own = self._server.send_ident.encode() + b" "
+        deadline_s = time.monotonic() + SETTLE_S
         try:
-            deadline = gevent.Timeout(SETTLE_S, False)
-            with deadline:
-                while not self._lost.is_set():
-                    subscription = self._receive(self.replies)
-                    if subscription is not None and subscription[:1] == b"\x01":
-                        if own.startswith(subscription[1:]):
-                            self._warn_of_prefix(subscription[1:])
-                            return True
-                        logger.warning(
-                            "recv_ident is another's send_ident=%s recv_ident=%r",
-                            self._server.send_ident,
-                            subscription[1:],
-                        )
-                        continue
-                    if subscription is None:
-                        self._ready.clear()
-                        self._ready.wait()
+            while not self._lost.is_set():
+                subscription = self._receive(self.replies)
+                if subscription is None:
+                    self._ready.clear()
+                    if not self._ready.wait(deadline_s - time.monotonic()):
+                        return False
+                elif subscription[:1] == b"\x01" and own.startswith(subscription[1:]):
+                    self._warn_of_prefix(subscription[1:])
+                    return True
+                else:
+                    ident = self._server.send_ident
+                    logger.warning("another recv_ident send_ident=%s recv_ident=%r", ident, subscription[1:])
             return False
         finally:
             watcher.stop()
@@ -121,7 +118,7 @@ class Sockets:
 
     def _watch_monitor(self, socket: "zmq.Socket[bytes]") -> None:
         monitor = socket.get_monitor_socket(_EVENTS)
-        watcher = get_hub().loop.io(monitor.fd, 1)
+        watcher = get_hub().loop.io(monitor.fileno(), READ)
         self._watched.append((socket, watcher))
 
         def look() -> None:
@@ -145,7 +142,7 @@ class Sockets:
         """End wait_lost: the sockets are not wanted any more."""
         self._lost.set()
 
-    def close(self, deliver: bool = False) -> None:
+    def close(self, *, deliver: bool = False) -> None:
         """Close both; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""
         for socket, watcher in self._watched:
             watcher.stop()  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ class Upload:
         "_turnstile",
         "_waiting_bytes",
         "abandoned",
-                "granted",
+        "granted",
         "is_broken",
         "is_done",
         "last_s",
@@ -53,7 +53,7 @@ class Upload:
         self.abandoned = False
         self.last_s = connection.server.now_s
 
-    def feed(self, offset: int, piece: bytes, is_last: bool) -> None:
+    def feed(self, offset: int, piece: bytes, *, is_last: bool) -> None:
         """File one piece that came from the server.
 
         Raises WireError if it does not follow what came before, or the sum is not Content-Length.

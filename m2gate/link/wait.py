@@ -1,12 +1,14 @@
 """How greenlets wait for messages from Mongrel2."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gevent import get_hub
 from gevent.hub import Waiter
 
 if TYPE_CHECKING:
     from m2gate.link.server import Server
+
+READ: Final = 1  # what an io watcher of the loop waits for
 
 
 class Turnstile:

@@ -198,4 +198,3 @@ class WebSocketExchange(Exchange):
             self.close_code = 1006
         self._turnstile.turn()
         super().connection_lost()
-

@@ -59,7 +59,7 @@ class DirectLink:
             self._pool.run,
             self._settings,
             self._clock,
-            self._address.upload_store,
+            upload_store=self._address.upload_store,
         )
         source = Source(sockets.requests, server)
         self.server = server
