@@ -19,7 +19,7 @@ apt_ensure() {
         dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    if ((EUID != 0)); then
+    if [[ "$(id -u)" != 0 ]]; then
         command -v sudo >/dev/null || die "no sudo here; as root run: apt-get install --no-install-recommends ${missing[*]}"
         as_root=(sudo)
     fi

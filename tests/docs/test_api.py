@@ -1,0 +1,28 @@
+"""docs/reference/api.md is what scripts/docs makes of the docstrings, and has all of them."""
+
+import subprocess
+import sys
+
+import m2gate
+from tests.docs.blocks import ROOT
+
+
+def test_the_page_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "scripts/docs"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_exported_name_has_a_section() -> None:
+    headings = {line for line in (ROOT / "docs/reference/api.md").read_text().splitlines() if line.startswith("## ")}
+    assert headings == {f"## {name}" for name in m2gate.__all__}
+
+
+def test_every_section_says_something() -> None:
+    sections = (ROOT / "docs/reference/api.md").read_text().split("\n## ")[1:]
+    silent = [
+        section.split("\n", 1)[0]
+        for section in sections
+        if not section.partition("\n\n    ")[2].partition("\n\n")[2].strip()
+    ]
+    assert silent == []
