@@ -1,0 +1,1 @@
+"""Benchmarks: two sides of one comparison, measured in turns on the same cores in the same minute."""

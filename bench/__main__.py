@@ -1,0 +1,12 @@
+"""``python -m bench``; people use ``bench/run``, which makes the environment first."""
+
+import sys
+
+from bench.options import parse
+
+options = parse(sys.argv[1:])
+
+# Only now: --help has to work before anything is installed.
+from bench.comparisons import main  # noqa: E402
+
+main(options)

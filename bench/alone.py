@@ -1,0 +1,49 @@
+"""(b): the handler side alone, fed with the messages Mongrel2 would send it."""
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from bench.feed import Feed, Recording, record
+from bench.machine import cpu_s
+from bench.process import folder, handler_program
+from bench.rounds import Figures, Side
+
+APP: Final = "App, fed"
+APP_WAITING: Final = "App, fed, handlers wait 1 ms"
+BARE: Final = "bare NOBLOCK loop, fed"
+
+REQUESTS: Final = 200_000  # in a run, with as many credits messages
+WARM_UP_REQUESTS: Final = 20_000
+# So many clients ask at once. Every side must always have something to do: with 50, handlers that
+# take 1 ms would end at 50 / 1 ms whatever the App costs.
+CONNECTIONS: Final = 1_000
+
+WORKER: Final = "m2gate.worker.process"
+BARE_LOOP: Final = "bench.programs.bare_nowait_loop"
+
+
+def fed_sides() -> list[Side]:
+    """Return the App with a handler that answers at once and one that waits, and the bare loop."""
+    with folder() as place:
+        hello, wait = record("/hello/friend", place), record("/wait/friend", place)
+    return [
+        Side(BARE, partial(_measure, BARE_LOOP, hello)),
+        Side(APP, partial(_measure, WORKER, hello)),
+        Side(APP_WAITING, partial(_measure, WORKER, wait)),
+    ]
+
+
+def _measure(module: str, recording: Recording) -> Figures:
+    with folder() as place:
+        feed = Feed(recording, Path(place), CONNECTIONS)
+        try:
+            settings = {"target": "bench.programs.hello:app", "servers": [feed.worker], "run_dir": str(place)}
+            with handler_program(module, settings, place) as pid:
+                feed.open()
+                feed.run(WARM_UP_REQUESTS)
+                before_s = cpu_s([pid])
+                seconds = feed.run(REQUESTS)
+                return Figures(REQUESTS / seconds, (cpu_s([pid]) - before_s) / REQUESTS * 1e6)
+        finally:
+            feed.close()

@@ -1,0 +1,1 @@
+"""The programs that are measured: applications of each framework, and loops without any."""

@@ -1,0 +1,78 @@
+"""Many held streams in one process, which reads them all and counts what arrives."""
+
+import select
+import socket
+import time
+from typing import Final
+
+from bench.process import BenchError
+from bench.programs.items import MARK
+
+TIMEOUT_S: Final = 60.0
+READ_BYTES: Final = 65_536
+
+
+class Streams:
+    """Clients of GET /stream; the same reader for every side, so its cost is the same too."""
+
+    def __init__(self, port: int, count: int) -> None:
+        """Open so many streams. Raises BenchError if one is not answered with 200."""
+        self._port = port
+        self._sockets: dict[int, socket.socket] = {}
+        self._poll = select.epoll()
+        self._marks: dict[int, int] = {}
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+            self._sockets[client.fileno()] = client
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n")
+            self._poll.register(client, select.EPOLLIN)
+        for client in self._sockets.values():
+            self._skip_head(client)
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._poll.close()
+        for client in self._sockets.values():
+            client.close()
+
+    def publish(self, items: int) -> float:
+        """Have so many items published; return the seconds until every stream has all of them.
+
+        Raises BenchError if a stream ends, gets too much, or nothing arrives any more.
+        """
+        self._marks = dict.fromkeys(self._sockets, 0)
+        begin_s = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S) as publisher:
+            publisher.sendall(b"GET /publish/%d HTTP/1.1\r\nHost: bench\r\n\r\n" % items)
+            self._count(items * len(self._sockets))
+            seconds = time.perf_counter() - begin_s
+            self._skip_head(publisher)
+        wrong = {count for count in self._marks.values() if count != items}
+        if wrong:
+            raise BenchError(f"streams with {sorted(wrong)} items instead of {items}")
+        return seconds
+
+    def _count(self, left: int) -> None:
+        buffer = bytearray(READ_BYTES)
+        while left > 0:
+            ready = self._poll.poll(TIMEOUT_S)
+            if not ready:
+                raise BenchError(f"{left} deliveries are missing after {TIMEOUT_S:g} s of silence")
+            for descriptor, _events in ready:
+                size = self._sockets[descriptor].recv_into(buffer)
+                if not size:
+                    raise BenchError(f"a stream ended; {left} deliveries are missing")
+                marks = buffer.count(MARK, 0, size)
+                self._marks[descriptor] += marks
+                left -= marks
+
+    @staticmethod
+    def _skip_head(client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = client.recv(READ_BYTES)
+            if not piece:
+                raise BenchError(f"closed after {head!r}")
+            head += piece
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise BenchError(f"answered {head!r}")
