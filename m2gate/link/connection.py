@@ -35,6 +35,7 @@ class Connection(Outflow):
         "current",
         "gone",
         "idle_since_s",
+        "on_closing",
         "on_gone",
         "on_room",
         "pipeline",
@@ -56,6 +57,7 @@ class Connection(Outflow):
         self.pipeline: deque[Exchange] | None = None
         self.turnstile: Turnstile | None = None
         self.on_gone: list[Callable[[], None]] | None = None
+        self.on_closing: Callable[[], None] | None = None  # the hub's, to be called once
         self.on_room: Callable[[], None] | None = None  # the hub's, while it has items waiting for us
         self.taken = 0  # units that went out whole, so that a writer knows when its own did
         self.idle_since_s = 0.0
@@ -183,9 +185,16 @@ class Connection(Outflow):
         """Close once everything queued has been written; nothing can be sent after it."""
         if self.gone or self.closing:
             return
+        self.announce_close()
         self.closing = True
         if not self.units:
             self.send_close()
+
+    def announce_close(self) -> None:
+        """Tell whoever else writes here that the next bytes are the last, or that the client is gone."""
+        on_closing, self.on_closing = self.on_closing, None
+        if on_closing is not None:
+            on_closing()
 
     def send_close(self) -> None:
         """Let Mongrel2 close after what it holds, and forget the connection."""
@@ -207,6 +216,7 @@ class Connection(Outflow):
         self.units.clear()
         self.queued = 0
         self.pipeline = None
+        self.announce_close()
         self.server.forget(self)
         if self.turnstile is not None:
             self.turnstile.turn()

@@ -257,6 +257,13 @@ class Exchange:
                 self._write(data)
         self._end()
 
+    def complete(self, status: int, size: int) -> None:
+        """Note that a hub has sent the rest of the response, size bytes. Does not block."""
+        if self.state == NOT_STARTED:
+            self.status = status
+        self.written += size
+        self._end()
+
     def abort(self) -> None:
         """Cut the connection: the client sees that the response is broken."""
         self.connection.abort()

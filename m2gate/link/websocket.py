@@ -117,6 +117,7 @@ class WebSocketExchange(Exchange):
             raise ValueError(f"close code {code}: may not be sent (RFC 6455, section 7.4)")
         if self.close_sent or self.connection.gone:
             return
+        self.connection.announce_close()
         self.close_sent = True
         self.connection.post(codec.build_frame(codec.CLOSE, codec.build_close(code, reason)))
         self._turnstile.turn()
@@ -178,6 +179,7 @@ class WebSocketExchange(Exchange):
         code, self.close_reason = codec.parse_close(payload)
         self.close_code = code or 1005
         if not self.close_sent:
+            self.connection.announce_close()
             self.close_sent = True
             self.connection.post(codec.build_frame(codec.CLOSE, codec.build_close(code)))
         self._turnstile.turn()
@@ -186,6 +188,7 @@ class WebSocketExchange(Exchange):
     def fail(self, code: int, reason: str) -> None:
         """Close because the peer broke a rule or a limit: a close frame, then the connection."""
         if not self.close_sent:
+            self.connection.announce_close()
             self.close_sent = True
             self.close_code = code
             self.connection.post(codec.build_frame(codec.CLOSE, codec.build_close(code, reason)))
