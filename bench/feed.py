@@ -21,6 +21,17 @@ from m2gate.wire.mongrel2 import build_reply
 FIRST_ID: Final = 10_000  # all ids have five digits, so an answer's id stands at a fixed place
 TIMEOUT_MS: Final = 10_000
 
+# What a browser sends with each request, beside Host.
+BROWSER_HEADERS: Final = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
+    "Accept-Language: en-US,en;q=0.5\r\n"
+    "Accept-Encoding: gzip, deflate\r\n"
+    "Connection: keep-alive\r\n"
+    "Cookie: session=8f14e45fceea167a5a36dedd4bea2543; theme=dark\r\n"
+    "Upgrade-Insecure-Requests: 1\r\n"
+)
+
 Socket = zmq.Socket[bytes]
 
 
@@ -40,7 +51,7 @@ class Recording:
 
 
 def record(path: str, place: Path) -> Recording:
-    """Record the frames for GET path from a real Mongrel2, asked with the headers that wrk sends."""
+    """Record the frames for GET path from a real Mongrel2, asked with BROWSER_HEADERS."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     context = zmq.Context()
     try:
@@ -53,7 +64,7 @@ def record(path: str, place: Path) -> Recording:
             requests.set(zmq.RCVTIMEO, TIMEOUT_MS)
             requests.connect(server.worker["send_spec"])
             with socket.create_connection(("127.0.0.1", server.port), 10) as client:
-                request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+                request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{BROWSER_HEADERS}\r\n".encode()
                 client.sendall(request)
                 first = requests.recv()
                 ident, conn_id = first.split(b" ", 2)[:2]
