@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from m2gate.hub.group import Subscriber
 from m2gate.hub.outlet import Outlet
@@ -40,26 +40,29 @@ class Hold:
         return min(self.expires_s, self.quiet_since_s() + self.ping_s)
 
 
-class Holds:
+H = TypeVar("H", bound=Hold)
+
+
+class Holds(Generic[H]):
     """All holds of one process, by when they are due: a look at one costs O(log n), the rest nothing."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Hold]] = []
+        self._heap: list[tuple[float, int, H]] = []
         self._count = 0
         self._ended = 0
 
     def __len__(self) -> int:
         return len(self._heap) - self._ended
 
-    def __iter__(self) -> Iterator[Hold]:
+    def __iter__(self) -> Iterator[H]:
         return iter([hold for _, _, hold in self._heap if not hold.ended])
 
-    def add(self, hold: Hold, now_s: float) -> None:
+    def add(self, hold: H, now_s: float) -> None:
         """Watch hold from now on, until it has ended."""
         hold.touched_s = now_s
         self._push(hold)
 
-    def end(self, hold: Hold) -> None:
+    def end(self, hold: H) -> None:
         """Watch hold no more. Idempotent."""
         if hold.ended:
             return
@@ -70,14 +73,14 @@ class Holds:
             heapify(self._heap)
             self._ended = 0
 
-    def tick(self, now_s: float) -> tuple[list[Hold], list[Hold]]:
+    def tick(self, now_s: float) -> tuple[list[H], list[H]]:
         """Return the holds that have expired, which are forgotten, and those to be pinged now.
 
         Call it about once a second; nothing is due earlier than it says, and no later than one
         interval after.
         """
-        expired: list[Hold] = []
-        idle: list[Hold] = []
+        expired: list[H] = []
+        idle: list[H] = []
         heap = self._heap
         while heap and heap[0][0] <= now_s:
             hold = heappop(heap)[2]
@@ -94,6 +97,6 @@ class Holds:
             self._push(hold)
         return expired, idle
 
-    def _push(self, hold: Hold) -> None:
+    def _push(self, hold: H) -> None:
         self._count += 1  # holds that are due at once leave in the order in which they came
         heappush(self._heap, (hold.due_s(), self._count, hold))

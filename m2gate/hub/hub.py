@@ -137,6 +137,11 @@ class Hub:
             self._wake()
         self._remove(subscriber)
 
+    def release(self, outlet: Outlet, now_s: float) -> None:
+        """Unsubscribe outlet from all its channels: from now on others write to it."""
+        for subscriber in list(self._subscribers.get(outlet, {}).values()):
+            self.unsubscribe(subscriber, now_s)
+
     def discard(self, outlet: Outlet) -> None:
         """End all subscriptions of a connection that is gone; what waited for it is counted as dropped."""
         for subscriber in list(self._subscribers.get(outlet, {}).values()):
@@ -220,6 +225,12 @@ class Hub:
                     subscriber.stalled = True
                     state.stalled += 1
         return state.is_crowded()
+
+    def laggard(self, channel: str) -> Outlet | None:
+        """Return one connection that lags on channel, if any does."""
+        state = self._channels.get(channel)
+        groups = state.groups.values() if state is not None else ()
+        return next((outlet for group in groups for outlet in group.lagging), None)
 
     def _append(self, group: Group, data: bytes) -> tuple[int, int]:
         """Let data wait for the flush and, for those that lag, for credits; tell how many have it queued and lost."""

@@ -1,0 +1,262 @@
+"""The hub of one process at work: it sends what the hub says, keeps the time and ends holds."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+
+from gevent import get_hub, getcurrent
+
+from m2gate.hub.form import Form, ResponseForm, StreamForm
+from m2gate.hub.group import MERGE_BYTES, Subscriber
+from m2gate.hub.holds import NEVER, Hold, Holds
+from m2gate.hub.hub import STALL_S, Hub, Receipt
+from m2gate.hub.item import Item, ResponseFormat
+from m2gate.hub.outlet import Outlet
+from m2gate.link.connection import Connection
+from m2gate.link.exchange import Exchange
+from m2gate.link.wait import Turnstile
+from m2gate.wire.http import LAST_CHUNK
+
+logger = logging.getLogger(__name__)
+
+
+class Held(Hold):
+    """An exchange that the broadcast feeds instead of a handler.
+
+    answer: what a response hold gets when it expires; None for a stream.
+    """
+
+    __slots__ = ("answer", "connection", "exchange", "form")
+
+    def __init__(
+        self, exchange: Exchange, form: Form, *, expires_s: float = NEVER, ping: bytes = b"", ping_s: float = NEVER
+    ) -> None:
+        self.connection: Connection = exchange.connection
+        super().__init__(self.connection, expires_s=expires_s, ping=ping, ping_s=ping_s)
+        self.exchange = exchange
+        self.form = form
+        self.answer: ResponseFormat | None = None
+
+
+class Broadcast:
+    """Owns the hub of a process: everything here runs in the loop or in greenlets of one thread.
+
+    The App calls ``tick`` once a second and ``begin_drain`` when it is to stop.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.hub = Hub(self._wake)
+        self.is_draining = False
+        self._clock = clock
+        self._holds: Holds[Held] = Holds()
+        self._held: dict[Outlet, Held] = {}
+        self._watched: set[Connection] = set()
+        self._waits: dict[str, Turnstile] = {}
+        self._is_scheduled = False
+        self._date_s = 0
+        self._date = ""
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(self, item: Item) -> Receipt:
+        """Accept item. Blocks the greenlet while most subscribers of the channel cannot take more.
+
+        It waits at most STALL_S for those that make no progress. In a callback of the loop it never
+        waits. Raises ValueError for an item that has no rendering in some form.
+        """
+        hub = self.hub
+        if hub.is_congested(item.channel, self._clock()) and getcurrent() is not get_hub():
+            self._wait_room(item.channel)
+        receipt = hub.publish(item)
+        if hub.fullest_bytes >= MERGE_BYTES:
+            self.flush()
+        return receipt
+
+    def date(self) -> str:
+        """Return the time as HTTP writes it."""
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s, self._date = now_s, formatdate(now_s, usegmt=True)
+        return self._date
+
+    def _wait_room(self, channel: str) -> None:
+        while self.hub.is_congested(channel, self._clock()):
+            turnstile = self._waits.get(channel)
+            if turnstile is None:
+                laggard = self.hub.laggard(channel)
+                if not isinstance(laggard, Connection):
+                    return
+                turnstile = self._waits[channel] = Turnstile(laggard.server)
+            turnstile.wait(STALL_S / 4)
+
+    # -- what the hub wants sent --------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            get_hub().loop.run_callback(self._end_of_turn)
+
+    def _end_of_turn(self) -> None:
+        self._is_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what was published. Called by itself at the end of the loop's turn; does not block."""
+        work = self.hub.flush(self._clock())
+        for server, frame in work.sends:
+            server.send(frame)
+        for outlet, data in work.posts:
+            outlet.post(data)
+        for outlet, data in work.answered:
+            self._answered(outlet, data)
+        for outlet, reason in work.closed:
+            self._cut(outlet, reason)
+        if self._waits:
+            self._let_publishers_go()
+
+    def _let_publishers_go(self) -> None:
+        now_s = self._clock()
+        for channel in [one for one in self._waits if not self.hub.is_congested(one, now_s)]:
+            self._waits.pop(channel).turn()
+
+    def _answered(self, outlet: Outlet, data: bytes) -> None:
+        held = self._held.get(outlet)
+        if held is not None:  # else its client has left meanwhile
+            self._forget(held)
+            held.exchange.complete(int(data[9:12]), len(data))
+
+    def _cut(self, outlet: Outlet, reason: str) -> None:
+        logger.warning(
+            "subscriber dropped send_ident=%s conn_id=%d %s", outlet.server.send_ident.decode(), outlet.conn_id, reason
+        )
+        if isinstance(outlet, Connection):
+            outlet.abort()
+
+    # -- subscriptions ------------------------------------------------------------------------
+
+    def join(self, channel: str, connection: Connection, form: Form) -> Subscriber:
+        """Subscribe connection to channel until leave() or until it closes.
+
+        Raises ConnectionGone if it is closed already.
+        """
+        if connection.gone or connection.closing:
+            raise connection.error()
+        self._watch(connection)
+        return self.hub.subscribe(channel, connection, form, self._clock())
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """End a subscription; what was published before is sent first. Idempotent."""
+        self.hub.unsubscribe(subscriber, self._clock())
+        self.flush()
+
+    def _watch(self, connection: Connection) -> None:
+        if connection not in self._watched:
+            self._watched.add(connection)
+            connection.on_closing = lambda: self._closing(connection)
+
+    def _closing(self, connection: Connection) -> None:
+        """Hear that connection has gone or is about to send its last bytes: ours come before them."""
+        self._watched.discard(connection)
+        held = self._held.get(connection)
+        if held is not None:
+            self._forget(held)
+        if connection.gone:
+            self.hub.discard(connection)
+        else:
+            self.hub.release(connection, self._clock())
+            self.flush()
+
+    # -- holds --------------------------------------------------------------------------------
+
+    def hold_stream(
+        self, exchange: Exchange, channels: Iterable[str], form: StreamForm, *, ping: bytes = b"", ping_s: float = NEVER
+    ) -> Held:
+        """Feed the response that exchange has started from channels, until its client leaves.
+
+        ping: sent, wrapped by form, after ping_s seconds in which nothing else was.
+        Raises ConnectionGone if the client has left.
+        """
+        return self._hold(Held(exchange, form, ping=form.wrap(ping) if ping else b"", ping_s=ping_s), channels)
+
+    def hold_response(
+        self, exchange: Exchange, channels: Iterable[str], form: ResponseForm, answer: ResponseFormat, timeout_s: float
+    ) -> Held:
+        """Answer the request with the next item of channels; after timeout_s with answer.
+
+        Raises ConnectionGone if the client has left.
+        """
+        held = Held(exchange, form, expires_s=self._clock() + timeout_s)
+        held.answer = answer
+        return self._hold(held, channels)
+
+    def feed(self, held: Held, channel: str) -> Subscriber:
+        """Feed held from one more channel."""
+        subscriber = self.join(channel, held.connection, held.form)
+        if subscriber not in held.subscribers:
+            held.subscribers.append(subscriber)
+        return subscriber
+
+    def unfeed(self, held: Held, subscriber: Subscriber) -> None:
+        """Feed held from one channel less. Idempotent."""
+        if subscriber in held.subscribers:
+            held.subscribers.remove(subscriber)
+            self.leave(subscriber)
+
+    def touch(self, held: Held) -> None:
+        """Note that somebody else has just written to held."""
+        held.touched_s = self._clock()
+
+    def release(self, held: Held) -> None:
+        """Feed held no more; its exchange goes on."""
+        self._forget(held)
+        self.hub.release(held.outlet, self._clock())
+        self.flush()
+
+    def _hold(self, held: Held, channels: Iterable[str]) -> Held:
+        connection = held.connection
+        if connection.gone or connection.closing:
+            raise connection.error()
+        self._watch(connection)
+        self._held[connection] = held
+        self._holds.add(held, self._clock())
+        for channel in channels:
+            self.feed(held, channel)
+        return held
+
+    def _forget(self, held: Held) -> None:
+        self._held.pop(held.outlet, None)
+        self._holds.end(held)
+
+    def end(self, held: Held) -> None:
+        """End held as its client expects: a response hold gets its answer, a stream its end."""
+        self.release(held)
+        exchange = held.exchange
+        if isinstance(held.form, ResponseForm) and held.answer is not None:
+            data = held.form.build(held.answer, self.date())
+            held.connection.post(data)
+            exchange.complete(held.answer.status, len(data))
+        else:
+            if exchange.form == "chunked":
+                held.connection.post(LAST_CHUNK)
+            exchange.complete(exchange.status, 0)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """End holds that have expired and keep quiet ones alive; once a second."""
+        self.flush()
+        expired, quiet = self._holds.tick(self._clock())
+        for held in expired:
+            self.end(held)
+        if quiet:
+            self.hub.touch([(held.outlet, held.ping) for held in quiet])
+            self.flush()
+
+    def begin_drain(self) -> None:
+        """End all holds, and from now on each new one at once: their clients come back to a successor."""
+        self.is_draining = True
+        self.flush()
+        for held in list(self._held.values()):
+            if held.exchange.is_held:
+                self.end(held)

@@ -1,0 +1,112 @@
+"""Hold: the handler returns, the connection stays and is fed by publishes."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+from m2gate.app.broadcast import Broadcast
+from m2gate.app.channel import TEXT_TYPE, Channel, Data, Fed, build_content, parse_fields
+from m2gate.app.events import PING, PING_S, STREAM_FIELDS
+from m2gate.errors import ConnectionGone
+from m2gate.hub.form import ResponseForm, StreamForm
+from m2gate.hub.item import Fields, ResponseFormat
+from m2gate.link.exchange import Exchange
+from m2gate.wire import http
+
+TIMEOUT_S: Final = 55.0
+KEEP_ALIVE_S: Final = 55.0
+
+
+class Hold(Fed):
+    """Keep this request's connection and feed it from channels, for a handler to return.
+
+    channels:   a channel or its name, or several.
+    mode:       ``stream``: the response begins now and every item is appended to it, until the
+                client leaves. ``response``: nothing is sent until the first item, which is the
+                whole response.
+    sse:        of a stream: items are server-sent events, and comments keep the line alive.
+    timeout:    of a response hold: seconds until it is answered with status, headers and body.
+    body:       what the stream begins with, or what the timeout answers: str, bytes, dict or list.
+    status, headers: of the stream, or of the timeout's answer; a published response has its own
+                status, and takes over the headers that it does not name itself.
+    keep_alive: of a stream: what is sent after 55 s of silence, or a pair of that and the seconds.
+    Raises ValueError for another mode, a timeout that is not positive, a status that is none, or a
+    header that must not be sent.
+    """
+
+    def __init__(
+        self,
+        channels: "Channel | str | Iterable[Channel | str]",
+        mode: Literal["stream", "response"] = "stream",
+        *,
+        sse: bool = False,
+        timeout: float = TIMEOUT_S,
+        body: Data = "",
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        keep_alive: str | bytes | tuple[str | bytes, float] | None = None,
+    ) -> None:
+        super().__init__([channels] if isinstance(channels, Channel | str) else channels)
+        if mode not in ("stream", "response"):
+            raise ValueError(f"mode {mode!r}: must be 'stream' or 'response'")
+        if timeout <= 0:
+            raise ValueError(f"timeout {timeout!r}: seconds, more than 0")
+        http.status_line(status)
+        self.mode = mode
+        self.sse = sse
+        self.timeout = timeout
+        self.status = status
+        content, content_type = build_content(body)
+        self.body = content.encode() if isinstance(content, str) else content
+        self.headers = parse_fields(headers)
+        self._content_type = content_type if body else ""
+        self._ping, self._ping_s = _parse_keep_alive(keep_alive, sse=sse)
+
+    def begin(self, exchange: Exchange, broadcast: Broadcast) -> None:
+        """Hold the request of exchange. Blocks the greenlet only while the stream's begin lacks credits."""
+        try:
+            if self.mode == "stream":
+                self._begin_stream(exchange, broadcast)
+            else:
+                self._begin_response(exchange, broadcast)
+        except ConnectionGone:
+            exchange.finish()
+            return
+        if broadcast.is_draining and self.held is not None:
+            broadcast.end(self.held)
+
+    def _begin_stream(self, exchange: Exchange, broadcast: Broadcast) -> None:
+        defaults = STREAM_FIELDS if self.sse else (("Content-Type", self._content_type or TEXT_TYPE),)
+        exchange.start(self.status, self._fields(defaults), None)
+        if not http.has_body(exchange.method, self.status):
+            exchange.finish()
+            return
+        form = StreamForm(chunked=exchange.form == "chunked", events=self.sse)
+        # Nothing can be published between these lines: the items follow the body.
+        self.held = broadcast.hold_stream(exchange, self.names, form, ping=self._ping, ping_s=self._ping_s)
+        exchange.is_held = True
+        if self.body:
+            exchange.write(self.body)
+        else:
+            exchange.flush()
+
+    def _begin_response(self, exchange: Exchange, broadcast: Broadcast) -> None:
+        if exchange.upload is not None and not exchange.upload.is_done:
+            exchange.close_after = True
+        form = ResponseForm(self.headers, close=exchange.close_after, body_less=exchange.method == b"HEAD")
+        defaults = (("Content-Type", self._content_type),) if self._content_type else ()
+        answer = ResponseFormat(self.status, self._fields(defaults), self.body)
+        self.held = broadcast.hold_response(exchange, self.names, form, answer, self.timeout)
+        exchange.is_held = True
+
+    def _fields(self, defaults: Fields) -> Fields:
+        given = {name.lower() for name, _ in self.headers}
+        return tuple(field for field in defaults if field[0].lower() not in given) + self.headers
+
+
+def _parse_keep_alive(keep_alive: str | bytes | tuple[str | bytes, float] | None, *, sse: bool) -> tuple[bytes, float]:
+    if keep_alive is None:
+        return (PING, PING_S) if sse else (b"", KEEP_ALIVE_S)
+    content, seconds = keep_alive if isinstance(keep_alive, tuple) else (keep_alive, KEEP_ALIVE_S)
+    if seconds <= 0:
+        raise ValueError(f"keep_alive {keep_alive!r}: seconds, more than 0")
+    return content.encode() if isinstance(content, str) else content, seconds
