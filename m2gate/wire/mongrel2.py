@@ -6,6 +6,7 @@ Every message is one ZeroMQ frame. Source of each rule: docs/reference/mongrel2-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from tnetstring import dumps, pop
@@ -24,6 +25,8 @@ HeaderValue = bytes | list[bytes]
 _NOTICES: Final = b"@*"
 _DISCONNECT: Final = b'{"type":"disconnect"}'
 _CREDITS: Final = b'{"type":"credits"}'
+_KNOWN_BYTES_MAX: Final = 96  # longer than any notice of Mongrel2
+_KNOWN_MAX: Final = 1_024
 _IDENT: Final = re.compile(rb"[A-Za-z0-9-]+")
 # Mongrel2 escapes only '"' and '\\': raw tabs and bytes that are no UTF-8 come through, so a strict or
 # a UTF-8 decoder would let any client stop the loop. One decoder for all: json.loads makes one a call.
@@ -102,6 +105,32 @@ def parse_message(frame: bytes) -> Message:
             raise WireError("the connection id has 32 bits", len(ident) + 1, frame)
     else:
         number = _parse_negative_id(ident, conn_id, path, frame)
+    # With flow control there is a notice of credits for every response, and few different ones.
+    if path == _NOTICES and len(rest) <= _KNOWN_BYTES_MAX:
+        amount = _parse_credits(rest)
+        if amount:
+            return Credits(ident, number, amount)
+    headers, body = _parse_blocks(rest, frame)
+    if path == _NOTICES and b"PATTERN" not in headers:
+        return _build_notice(ident, number, headers, body, frame)
+    return Request(ident, number, path, headers, body)
+
+
+@lru_cache(_KNOWN_MAX)
+def _parse_credits(rest: bytes) -> int:
+    """Return the amount if rest is all of a notice of credits behind its path, else 0.
+
+    Looked up instead of parsed: 0.8 instead of 2.2 us.
+    """
+    try:
+        headers, body = _parse_blocks(rest, rest)
+        notice = _build_notice(b"", 0, headers, body, rest)
+    except WireError:
+        return 0
+    return notice.amount if type(notice) is Credits and b"PATTERN" not in headers else 0
+
+
+def _parse_blocks(rest: bytes, frame: bytes) -> tuple[dict[bytes, HeaderValue], bytes]:
     try:
         headers, rest = pop(rest)
         body, rest = pop(rest)
@@ -116,9 +145,7 @@ def parse_message(frame: bytes) -> Message:
             _check_headers(headers, frame)
     else:
         headers = _parse_json_headers(headers, frame)
-    if path == _NOTICES and b"PATTERN" not in headers:
-        return _build_notice(ident, number, headers, body, frame)
-    return Request(ident, number, path, headers, body)
+    return headers, body
 
 
 def _parse_negative_id(ident: bytes, conn_id: bytes, path: bytes, frame: bytes) -> int:
