@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from m2gate.site.private import PrivateServer
 
 DEFAULT_BIND: Final = "127.0.0.1:6767"
 SOURCE: Final = "m2gate run"
+_URL: Final = re.compile(r"[A-Za-z0-9._~/-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,9 @@ def parse_static(texts: Sequence[str]) -> dict[str, Path]:
         folder = Path(os.path.abspath(name))
         if not folder.is_dir():
             raise ConfigError("--static", text, f"there is no folder {folder}", "name an existing one", SOURCE)
+        if not _URL.fullmatch(url):
+            problem = "the path has characters that a browser would send encoded, or that mean something to Mongrel2"
+            raise ConfigError("--static", text, problem, "use letters, digits and . _ ~ - only", SOURCE)
         url = f"/{url.strip('/')}/"
         if url == "//":
             problem = "it would hide all of the handlers"

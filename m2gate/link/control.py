@@ -33,7 +33,7 @@ class ControlError(M2GateError):
         self.text = text
 
 
-class ControlTimeout(M2GateError):  # noqa: N818 - like TimeoutError
+class ControlTimeout(M2GateError):
     """No answer in time: the server is gone, busy, or its control port was stopped."""
 
     def __init__(self, command: str, spec: str, timeout_s: float) -> None:

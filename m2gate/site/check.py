@@ -28,10 +28,11 @@ def check_configuration(configuration: Configuration) -> None:
             _check_handler(target, source)
         else:
             _check_directory(path, target, source)
+    _check_prefixes(server, source)
     _check_sockets(server, source)
-    for extension, content_type in configuration.mimetypes.items():
+    for extension in configuration.mimetypes:
         if not extension.startswith("."):
-            raise ConfigError(f"mimetypes {extension}", content_type, "an extension has a dot", "write .ext", source)
+            raise ConfigError("mimetypes", extension, "an extension begins with a dot", f"write .{extension}", source)
 
 
 def _texts(configuration: Configuration) -> list[tuple[str, str]]:
@@ -85,6 +86,9 @@ def _check_path(path: str, source: str) -> None:
     if not path.startswith(("/", "@", "<")):
         problem = "a route is a path, or the name of a JSON socket"
         raise ConfigError("route", path, problem, "let it start with / or @", source)
+    if path == "@*":
+        problem = "Mongrel2's own notices have this name"
+        raise ConfigError("route", path, problem, "give the JSON socket another name", source)
 
 
 def _check_handler(handler: Handler, source: str) -> None:
@@ -113,8 +117,21 @@ def _check_directory(path: str, directory: Directory, source: str) -> None:
     if not path.startswith("/") or not path.endswith("/"):
         problem = "the path of a folder starts and ends with /, or its neighbours are served from it too"
         raise ConfigError("route", path, problem, f"use {'/' + path.strip('/') + '/'}", source)
+    if "(" in path:
+        raise ConfigError("route", path, "a folder has no pattern", "use a path without (", source)
     if directory.cache_ttl_s < 0:
         raise ConfigError("cache_ttl", directory.cache_ttl_s, "a time is not negative", "use 0 or more", source)
+
+
+def _check_prefixes(server: Server, source: str) -> None:
+    # From the first "(" on a route is a pattern. Routes with the same text before it hide each
+    # other, in an order that nobody can rely on.
+    seen: dict[str, str] = {}
+    for path in server.routes:
+        other = seen.setdefault(path.partition("(")[0], path)
+        if other != path:
+            problem = f"it begins like the route {other!r}, and Mongrel2 tries only one of them"
+            raise ConfigError("route", path, problem, "make the part before the ( different", source)
 
 
 def _check_sockets(server: Server, source: str) -> None:

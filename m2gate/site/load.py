@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from m2gate.errors import M2GateError
-from m2gate.site.records import HOST_NAME, Configuration, Handler, Server, Target
+from m2gate.site.records import HOST_NAME, Configuration, Directory, Handler, Server, Target
 from m2gate.site.render import render
+from m2gate.site.static import check_neighbours
 
 LOAD_TIMEOUT_S: Final = 30.0
 
@@ -41,6 +42,9 @@ def write_configuration(configuration: Configuration, folder: Path) -> Path:
     Returns the path of the database. Raises ConfigError for a configuration that cannot work and
     LoadError if the database does not hold what was meant.
     """
+    for target in configuration.server.routes.values():
+        if isinstance(target, Directory):
+            check_neighbours(Path(target.base), configuration.source)
     text = folder / "mongrel2.conf"
     database = folder / "mongrel2.sqlite"
     text.write_text(render(configuration), encoding="utf-8")

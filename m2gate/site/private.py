@@ -6,6 +6,8 @@ from pathlib import Path
 
 from m2gate.site.records import Configuration, Directory, Handler, Protocol, Server, SettingValue, Target
 from m2gate.site.settings import DEFAULTS, tls_settings
+from m2gate.site.static import MIMETYPES
+from m2gate.site.static import SETTINGS as STATIC_SETTINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,8 @@ class PrivateServer:
         routes: dict[str, Target] = dict.fromkeys(self.routes, self.handler)
         for url, folder in self.static.items():
             routes[url] = Directory(base=f"{folder}/")
-        settings = {**DEFAULTS, **self.settings}
+        of_static = STATIC_SETTINGS if self.static else {}
+        settings = {**DEFAULTS, **of_static, **self.settings}
         if self.certdir is not None:
             settings = {**tls_settings(f"{self.certdir}/"), **settings}
         server = Server(
@@ -61,4 +64,9 @@ class PrivateServer:
             control_port=f"ipc://{self.folder}/control",
             use_ssl=self.certdir is not None,
         )
-        return Configuration(server=server, settings=settings, source=self.source)
+        return Configuration(
+            server=server,
+            settings=settings,
+            mimetypes=MIMETYPES if self.static else {},
+            source=self.source,
+        )

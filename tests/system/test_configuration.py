@@ -60,5 +60,9 @@ def test_static_files(tmp_path: Path) -> None:
         client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         client.request("GET", "/files/page.html")
         answer = client.getresponse()
-        assert (answer.status, answer.read(), answer.getheader("Content-Type")) == (200, b"<p>hi</p>", "text/html")
+        assert (answer.status, answer.read(), answer.getheader("Content-Type")) == (
+            200,
+            b"<p>hi</p>",
+            "text/html; charset=utf-8",
+        )
         client.close()
