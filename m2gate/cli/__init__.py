@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "m2gate"
-        print(f"m2gate: {error.format_message()}; see {path} --help", file=sys.stderr)
+        print(f"m2gate: {error.format_message().rstrip('.')}; see {path} --help", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
         print(f"m2gate: {error.format_message()}", file=sys.stderr)

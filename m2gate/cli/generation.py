@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,6 +124,7 @@ class Generation:
     def _ended(self, child: Child) -> None:
         # A report may still be unread: "loaded" or "ready" of a process that ended right after it.
         self._close()
+        shutil.rmtree(self._plan.folder, ignore_errors=True)
         self._on_exit(child)
 
 
