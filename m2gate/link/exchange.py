@@ -4,8 +4,8 @@ Mongrel2 adds nothing to a response and closes nothing by itself, so framing, ke
 the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import gevent
 from gevent import GreenletExit, getcurrent
@@ -20,6 +20,7 @@ from m2gate.wire.mongrel2 import Request
 if TYPE_CHECKING:
     from m2gate.link.connection import Connection
 
+T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
 
 TEXT_HEADERS: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
@@ -52,6 +53,7 @@ class Exchange:
     is_held = False
     is_endless = False
     on_end: "Callable[[Exchange], None] | None" = None
+    _at_end: tuple[Callable[[], object], ...] = ()
     _request_id = ""
     _head_bytes = b""
     _is_read = False
@@ -300,12 +302,18 @@ class Exchange:
             else:
                 connection.close()
         connection.leave(self)
+        for callback in self._at_end:
+            callback()
         if self.on_end is not None:
             self.on_end(self)
 
+    def call_at_end(self, callbacks: Iterable[Callable[[], object]]) -> None:
+        """Call callbacks when the exchange is over: what the request opened is closed then."""
+        self._at_end += tuple(callbacks)
+
     # -- a producer that is to stop when the client leaves --------------------------------------
 
-    def advance(self, produce: Callable[[], bytes]) -> bytes:
+    def advance(self, produce: Callable[[], T]) -> T:
         """Call produce() once there are credits; a client that leaves meanwhile ends it.
 
         Blocks the greenlet. A producer blocked in its own wait is ended there by GreenletExit, so

@@ -32,7 +32,7 @@ class DirectLink:
         self._clock = clock
         self._is_stopping = False
         self._sockets: Sockets | None = None
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
         self.server: Server | None = None
         self.ready = Event()
 

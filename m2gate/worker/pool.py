@@ -21,6 +21,7 @@ from gevent import get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.link.exchange import Exchange
+from m2gate.link.wait import READ
 
 if TYPE_CHECKING:
     from m2gate.link.server import Server
@@ -40,7 +41,7 @@ class Source:
         self.dispatch = server.dispatch
         self.receive = socket.recv
         self.is_ready = False
-        self.watcher = get_hub().loop.io(socket.fd, 1)
+        self.watcher = get_hub().loop.io(socket.fileno(), READ)
 
 
 class Pool:
