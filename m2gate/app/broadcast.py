@@ -10,9 +10,10 @@ from gevent import get_hub, getcurrent
 from m2gate.hub.form import Form, ResponseForm, StreamForm
 from m2gate.hub.group import MERGE_BYTES, Subscriber
 from m2gate.hub.holds import NEVER, Hold, Holds
-from m2gate.hub.hub import STALL_S, Hub, Receipt
+from m2gate.hub.hub import STALL_S, Hub
 from m2gate.hub.item import Item, ResponseFormat
 from m2gate.hub.outlet import Outlet
+from m2gate.hub.work import Receipt
 from m2gate.link.connection import Connection
 from m2gate.link.exchange import Exchange
 from m2gate.link.wait import Turnstile

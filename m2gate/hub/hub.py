@@ -7,7 +7,6 @@ the publishes; a subscriber misses an item only where a counter says so (``stats
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from m2gate.hub.form import Form
@@ -15,6 +14,7 @@ from m2gate.hub.group import MERGE_BYTES, Channel, Group, Subscriber, split_targ
 from m2gate.hub.item import Item
 from m2gate.hub.outlet import Outlet, Server
 from m2gate.hub.policy import DEFAULT_POLICY, Policy
+from m2gate.hub.work import NOBODY, ChannelStats, Receipt, Stats, Work
 
 STALL_S: Final = 1.0  # without progress for so long, a subscriber no longer slows publishers
 
@@ -23,59 +23,6 @@ OVER_LIMIT: Final = "over-limit"  # block: its queue was full, the subscriber is
 OLDEST: Final = "drop-oldest"
 LATEST: Final = "latest"
 GONE: Final = "gone"  # the client left before its queue was sent
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one item at its publish.
-
-    matched: subscribers whose kind the item has a format for.
-    queued:  of these, how many have it waiting for credits.
-    dropped: of these, how many lost it: they were over the channel's limit and are closed.
-    """
-
-    matched: int
-    queued: int
-    dropped: int
-
-
-NOBODY: Final = Receipt(0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelStats:
-    """One channel now: its subscribers, those of them that lag, and what waits for these."""
-
-    subscribers: int
-    lagging: int
-    queued_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """Items published, how many subscribers they matched, and deliveries dropped by reason."""
-
-    published: int
-    matched: int
-    drops: dict[str, int]
-    channels: dict[str, ChannelStats]
-
-
-@dataclass(slots=True)
-class Work:
-    """What the owner of the hub has to do, in this order.
-
-    sends:    whole messages, each for one server; their credits are already spent.
-    posts:    bytes to put at the end of one connection's queue.
-    answered: connections whose request has its whole response, these bytes, with what is sent;
-              nothing is subscribed any more.
-    closed:   connections to be cut, and why; nothing is subscribed any more.
-    """
-
-    sends: list[tuple[Server, bytes]] = field(default_factory=list)
-    posts: list[tuple[Outlet, bytes]] = field(default_factory=list)
-    answered: list[tuple[Outlet, bytes]] = field(default_factory=list)
-    closed: list[tuple[Outlet, str]] = field(default_factory=list)
 
 
 class Hub:
@@ -111,16 +58,19 @@ class Hub:
     def subscribe(self, channel: str, outlet: Outlet, form: Form, now_s: float) -> Subscriber:
         """Subscribe outlet to channel, from the next item on; a second time changes nothing."""
         state = self._channels.get(channel)
+        if state is not None:
+            if outlet in state.subscribers:
+                return state.subscribers[outlet]
+            # What was published before is not for the newcomer.
+            self._seal(state.group(outlet.server, form), now_s)
+        state = self._channels.get(channel)  # that may have closed the last of its subscribers
         if state is None:
             state = self._channels[channel] = Channel(channel, self._policies.get(channel, DEFAULT_POLICY))
-        present = state.subscribers.get(outlet)
-        if present is not None:
-            return present
         group = state.group(outlet.server, form)
-        self._seal(group, now_s)  # what was published before is not for the newcomer
         subscriber = state.subscribers[outlet] = Subscriber(state, group, outlet, now_s)
         self._subscribers.setdefault(outlet, {})[channel] = subscriber
-        if outlet.units or outlet.window is None:
+        is_behind = any(one is outlet for one, _ in self._work.posts)  # by what it was sent when it left before
+        if outlet.units or outlet.window is None or is_behind:
             self._part(subscriber, now_s)
         else:
             group.join(subscriber)
@@ -128,10 +78,11 @@ class Hub:
 
     def unsubscribe(self, subscriber: Subscriber, now_s: float) -> None:
         """End one subscription; what was published before still leaves with the next flush. Idempotent."""
-        channels = self._subscribers.get(subscriber.outlet, {})
-        if channels.get(subscriber.channel.name) is not subscriber:
+        if not self._is_subscribed(subscriber):
             return
         self._seal(subscriber.group, now_s)
+        if not self._is_subscribed(subscriber):
+            return  # it was over its limit
         if subscriber.backlog:
             self._work.posts.append((subscriber.outlet, subscriber.take(subscriber.backlog_bytes)))
             self._wake()
@@ -146,7 +97,8 @@ class Hub:
         """End all subscriptions of a connection that is gone; what waited for it is counted as dropped."""
         for subscriber in list(self._subscribers.get(outlet, {}).values()):
             waiting = subscriber.clear() if subscriber.lags else len(subscriber.group.pending)
-            self._drops[GONE] += waiting
+            if waiting:
+                self._drops[GONE] += waiting
             self._remove(subscriber)
 
     def stats(self) -> Stats:
@@ -160,6 +112,9 @@ class Hub:
             for name, channel in self._channels.items()
         }
         return Stats(published=self._published, matched=self._matched, drops=dict(self._drops), channels=channels)
+
+    def _is_subscribed(self, subscriber: Subscriber) -> bool:
+        return self._subscribers.get(subscriber.outlet, {}).get(subscriber.channel.name) is subscriber
 
     def _remove(self, subscriber: Subscriber) -> None:
         outlet, channel, group = subscriber.outlet, subscriber.channel, subscriber.group
@@ -180,7 +135,7 @@ class Hub:
         if not channels:
             del self._subscribers[outlet]
             self._ready.pop(outlet, None)
-            outlet.on_room = None
+        self._unwatch(outlet)
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -346,8 +301,9 @@ class Hub:
 
     def _fall_behind(self, subscriber: Subscriber, items: list[bytes], now_s: float) -> None:
         self._part(subscriber, now_s)
-        for data in items:
+        for index, data in enumerate(items, 1):
             if not self._queue(subscriber, data):
+                self._drops[OVER_LIMIT] += len(items) - index
                 return
 
     def _part(self, subscriber: Subscriber, now_s: float) -> None:
@@ -362,6 +318,10 @@ class Hub:
         if subscriber.stalled:
             subscriber.stalled = False
             subscriber.channel.stalled -= 1
+
+    def _unwatch(self, outlet: Outlet) -> None:
+        if not any(subscriber.lags for subscriber in self._subscribers.get(outlet, {}).values()):
+            outlet.on_room = None
 
     def _room(self, outlet: Outlet) -> None:
         self._ready[outlet] = None
@@ -389,8 +349,7 @@ class Hub:
             if not subscriber.backlog:
                 self._count_lag(subscriber, -1)
                 subscriber.group.join(subscriber)
-        if not any(subscriber.lags for subscriber in lagging):
-            outlet.on_room = None
+        self._unwatch(outlet)
 
     def _progress(self, subscriber: Subscriber, now_s: float) -> None:
         subscriber.progress_s = now_s
