@@ -1,0 +1,42 @@
+"""A clock of server-sent events.
+
+The handler returns a generator of events. It runs while the browser takes them; when the browser leaves, the
+generator is closed, and its ``finally`` keeps the count of watchers right.
+"""
+
+import time
+from collections.abc import Iterator
+
+import gevent
+from _page import html_page
+
+from m2gate import App, Event, EventStream, Request, Response
+
+app = App()
+
+
+class Watchers:
+    """How many streams are open in this worker."""
+
+    count = 0
+
+
+@app.get("/")
+def page(request: Request) -> Response:
+    return html_page(__file__)
+
+
+@app.get("/ticks")
+def ticks(request: Request) -> EventStream:
+    return EventStream(tick_each_second())
+
+
+def tick_each_second() -> Iterator[Event]:
+    Watchers.count += 1
+    try:
+        while True:
+            now = time.time()
+            yield Event({"time": time.strftime("%H:%M:%S"), "watchers": Watchers.count}, event="tick", id=str(int(now)))
+            gevent.sleep(1 - now % 1)
+    finally:
+        Watchers.count -= 1
