@@ -39,7 +39,7 @@ def _measure(module: str, recording: Recording) -> Figures:
         feed = Feed(recording, Path(place), CONNECTIONS)
         try:
             settings = {"target": "bench.programs.hello:app", "servers": [feed.worker], "run_dir": str(place)}
-            with handler_program(module, settings, place) as pid:
+            with handler_program(module, settings, place, feed.attend) as pid:
                 feed.open()
                 feed.run(WARM_UP_REQUESTS)
                 before_s = cpu_s([pid])

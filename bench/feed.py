@@ -108,6 +108,10 @@ class Feed:
         """Close the sockets."""
         self._context.destroy(linger=0)
 
+    def attend(self) -> None:
+        """Let the sockets get on with a handler that connects: libzmq subscribes in calls like this only."""
+        self.replies.poll(0)
+
     def open(self) -> None:
         """Open all connections: the first request of each is answered once, then they are idle.
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 15.0
+POLL_S: Final = 0.02
 
 
 class BenchError(Exception):
@@ -72,10 +73,13 @@ def program(command: Sequence[str], log: Path, ready_fd: int | None = None) -> I
 
 
 @contextmanager
-def handler_program(module: str, settings: Mapping[str, object], place: Path) -> Iterator[int]:
+def handler_program(
+    module: str, settings: Mapping[str, object], place: Path, meanwhile: Callable[[], object] = bool
+) -> Iterator[int]:
     """Run ``python -m module SETTINGS`` as a worker process runs, until the block ends.
 
     The file holds the settings and ``ready_fd``, where the program writes ``ready`` and a newline.
+    meanwhile: called at intervals of POLL_S until then.
     Raises BenchError if it does not within START_TIMEOUT_S.
     """
     reader, writer = os.pipe()
@@ -86,7 +90,7 @@ def handler_program(module: str, settings: Mapping[str, object], place: Path) ->
         with program([sys.executable, "-m", module, str(path)], log, ready_fd=writer) as pid:
             os.close(writer)
             writer = -1
-            _wait_ready(reader, module, log)
+            _wait_ready(reader, module, log, meanwhile)
             yield pid
     finally:
         os.close(reader)
@@ -94,13 +98,14 @@ def handler_program(module: str, settings: Mapping[str, object], place: Path) ->
             os.close(writer)
 
 
-def _wait_ready(reader: int, module: str, log: Path) -> None:
+def _wait_ready(reader: int, module: str, log: Path, meanwhile: Callable[[], object]) -> None:
     said = b""
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while b"ready\n" not in said:
-        readable, _, _ = select.select([reader], [], [], max(0.0, deadline_s - time.monotonic()))
+    while b"\nready\n" not in b"\n" + said:
+        meanwhile()
+        readable, _, _ = select.select([reader], [], [], POLL_S)
         piece = os.read(reader, 100) if readable else b""
-        if not piece:
+        if (readable and not piece) or time.monotonic() > deadline_s:
             raise BenchError(f"{module} did not become ready:\n{_tail(log)}")
         said += piece
 
