@@ -87,4 +87,5 @@ def _hash(text: str) -> str:
 def _paragraphs(text: str) -> str:
     """Turn the paragraphs of a docstring into HTML; ``word`` becomes code."""
     paragraphs = [escape(" ".join(one.split())) for one in text.split("\n\n") if one.strip()]
-    return "\n".join(f'<p class="lead">{re.sub("``(.+?)``", r"<code>\1</code>", one)}</p>' for one in paragraphs)
+    with_code = [re.sub("``(.+?)``", r"<code>\1</code>", one) for one in paragraphs]
+    return "\n".join(f'<p class="lead">{one}</p>' for one in with_code)

@@ -10,6 +10,7 @@ from typing import Final
 
 from _page import PAGES, frame
 from flask import Flask, Response, abort, flash, redirect, render_template_string, request, session, url_for
+from flask.typing import ResponseReturnValue
 
 from m2gate import App
 
@@ -31,14 +32,14 @@ def show() -> Response:
 
 
 @site.post("/enter")
-def enter() -> Response:
+def enter() -> ResponseReturnValue:
     session["name"] = field("name", NAME_MAX)
     flash(f"Welcome, {session['name']}.")
     return back()
 
 
 @site.post("/sign")
-def sign() -> Response:
+def sign() -> ResponseReturnValue:
     if "name" not in session:
         abort(403, "say who you are first")
     entries.appendleft((session["name"], field("text", TEXT_MAX)))
@@ -47,7 +48,7 @@ def sign() -> Response:
 
 
 @site.post("/leave")
-def leave() -> Response:
+def leave() -> ResponseReturnValue:
     session.clear()
     return back()
 
@@ -59,10 +60,8 @@ def field(name: str, longest: int) -> str:
     return value
 
 
-def back() -> Response:
-    response = redirect(url_for("show"), 303)
-    assert isinstance(response, Response)
-    return response
+def back() -> ResponseReturnValue:
+    return redirect(url_for("show"), 303)
 
 
 app = App()
