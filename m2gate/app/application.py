@@ -1,41 +1,27 @@
-"""The App: routes, hooks, and the way of one exchange from its request to its answer."""
+"""The App: what a handler's module registers, and the life of it in a worker."""
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, TypeVar
 
-from gevent import GreenletExit, Timeout
-
+from m2gate.app.answer import handle
 from m2gate.app.broadcast import Broadcast
 from m2gate.app.channel import Channel
-from m2gate.app.convert import JSON, TEXT, convert, encode_json
-from m2gate.app.error_pages import error_response
-from m2gate.app.events import EventStream
-from m2gate.app.files import send_file
-from m2gate.app.hold import Hold
 from m2gate.app.request import Request
-from m2gate.app.response import FileBody, Response
+from m2gate.app.response import Response
 from m2gate.app.routing import Router
-from m2gate.app.send import send_response
 from m2gate.app.tokens import Connection
-from m2gate.app.websocket import WebSocket, check_handshake
 from m2gate.app.wsgi import WSGIMount
-from m2gate.errors import ConfigError, ConnectionGone, HTTPError
+from m2gate.errors import ConfigError
 from m2gate.hub.policy import Rule
-from m2gate.link.exchange import Exchange, JsonExchange
+from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
-from m2gate.link.websocket import WebSocketExchange
-
-logger = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
 Before = Callable[[Request], Any]
 After = Callable[[Request, Response], Response]
 
 MIB: Final = 1 << 20
-# Whatever a handler raises, and what leaks out of its own timeouts and kills.
-FAILURES: Final = (Exception, Timeout, SystemExit, GreenletExit)
 
 
 class App:
@@ -68,11 +54,11 @@ class App:
         self.router = Router()
         self.mailbox: Mailbox | None = None
         self.broadcast = Broadcast()
-        self._before: list[Before] = []
-        self._after: list[After] = []
-        self._errors: dict[int | type[BaseException], Callable[[Request, Any], Any]] = {}
-        self._on_start: list[Callable[[], object]] = []
-        self._on_stop: list[Callable[[], object]] = []
+        self.before_hooks: list[Before] = []
+        self.after_hooks: list[After] = []
+        self.error_handlers: dict[int | type[BaseException], Callable[[Request, Any], Any]] = {}
+        self.on_start_hooks: list[Callable[[], object]] = []
+        self.on_stop_hooks: list[Callable[[], object]] = []
         self._mounted: list[App] = []
         self.json_sockets: dict[str, Callable[[Request], Any]] = {}
 
@@ -163,31 +149,31 @@ class App:
 
     def before(self, hook: Before) -> Before:
         """Register a hook that sees each request first; what it returns, unless None, is the response."""
-        self._before.append(hook)
+        self.before_hooks.append(hook)
         return hook
 
     def after(self, hook: After) -> After:
         """Register a hook that gets each response and returns it, or another."""
-        self._after.append(hook)
+        self.after_hooks.append(hook)
         return hook
 
     def error(self, kind: int | type[Exception]) -> Callable[[H], H]:
         """Register the decorated handler ``(request, exception)`` for a status or an exception class."""
 
         def register(handler: H) -> H:
-            self._errors[kind] = handler
+            self.error_handlers[kind] = handler
             return handler
 
         return register
 
     def on_start(self, hook: Callable[[], object]) -> Callable[[], object]:
         """Register a function that runs once in each worker before its first request."""
-        self._on_start.append(hook)
+        self.on_start_hooks.append(hook)
         return hook
 
     def on_stop(self, hook: Callable[[], object]) -> Callable[[], object]:
         """Register a function that runs once in each worker after its last answer."""
-        self._on_stop.append(hook)
+        self.on_stop_hooks.append(hook)
         return hook
 
     def channel(self, name: str, policy: Rule | None = None, limit: int | None = None) -> Channel:
@@ -203,13 +189,13 @@ class App:
     def start(self) -> None:
         """Run the on_start hooks; the worker calls this once, before the first request."""
         for app in (*self._mounted, self):
-            for hook in app._on_start:
+            for hook in app.on_start_hooks:
                 hook()
 
     def stop(self) -> None:
         """Run the on_stop hooks; the worker calls this once, after the last answer."""
         for app in (self, *self._mounted):
-            for hook in app._on_stop:
+            for hook in app.on_stop_hooks:
                 hook()
 
     def tick(self, now_s: float) -> None:
@@ -220,180 +206,9 @@ class App:
         """End what would be held for ever: the worker is about to stop."""
         self.broadcast.begin_drain()
 
-    # -- one exchange -------------------------------------------------------------------------------
-
     def handle(self, exchange: Exchange) -> None:
-        """Answer one exchange; called in a greenlet of its own. Raises nothing that a handler raises."""
-        if exchange.refusal is not None:
-            exchange.answer_refusal()
-        elif isinstance(exchange, WebSocketExchange):
-            self._handle_websocket(exchange)
-        elif isinstance(exchange, JsonExchange):
-            self._handle_json(exchange)
-        else:
-            self._handle_http(exchange)
-
-    def _handle_http(self, exchange: Exchange) -> None:
-        request = Request(self, exchange)
-        try:
-            value = self.call(request, exchange.method.decode("latin-1"), exchange.head.path.decode("latin-1"))
-            # The usual answers, without a Response in between.
-            kind = type(value)
-            if exchange.is_held:
-                return
-            if kind is str:
-                exchange.respond(200, TEXT, value.encode())
-            elif kind is dict or kind is list:
-                exchange.respond(200, JSON, encode_json(value))
-            else:
-                self._send(exchange, convert(value))
-        except FAILURES as error:
-            self._fail(exchange, request, error)
-
-    def call(self, request: Request, method: str, path: str) -> Any:
-        """Return what hooks and handler answer to a request for path, errors included.
-
-        path: raw, below the prefix that this App is mounted on.
-        """
-        if not (self._before or self._after or self._errors):
-            return self._call_handler(request, method, path)
-        try:
-            value = next((value for hook in self._before if (value := hook(request)) is not None), None)
-            if value is None:
-                value = self._call_handler(request, method, path)
-        except FAILURES as error:
-            value = self._call_error_handler(request, error)
-        if self._after and not request.exchange.is_held:
-            response = convert(value)
-            for after in self._after:
-                response = after(request, response)
-                if not isinstance(response, Response):
-                    raise TypeError(f"the after hook {after!r} returned no Response")
-            return response
-        return value
-
-    def _call_handler(self, request: Request, method: str, path: str) -> Any:
-        found = self.router.find(method, path)
-        if found is None:
-            return self._call_mount(request, method, path)
-        route, parameters = found
-        exchange = request.exchange
-        if route.max_body is not None:
-            request.max_body_override = route.max_body
-        if (exchange.upload is not None or exchange.head.body) and not exchange.is_json_socket:
-            request.check_declared()
-        return route.handler(request, **parameters)
-
-    def _call_mount(self, request: Request, method: str, path: str) -> Any:
-        mount = self.router.find_mount(path)
-        if mount is None:
-            raise HTTPError(404)
-        rest = path[len(mount.prefix) :]
-        if isinstance(mount.target, WSGIMount):
-            request.check_declared()
-            mount.target.serve(request, mount.prefix, rest)
-            request.exchange.is_held = True
-            return None
-        if not rest:
-            query = request.query_string.decode("latin-1")
-            return Response.redirect(f"{request.raw_path}/{'?' + query if query else ''}", 308)
-        return mount.target.call(request, method, rest)
-
-    def _call_error_handler(self, request: Request, error: BaseException) -> Any:
-        handler = next((self._errors[kind] for kind in type(error).__mro__ if kind in self._errors), None)
-        if handler is None:
-            status = error.status if isinstance(error, HTTPError) else 500
-            handler = self._errors.get(status)
-        if handler is None or isinstance(error, ConnectionGone) or request.exchange.started:
-            raise error
-        if not isinstance(error, HTTPError):
-            log_failure(request, error)
-        return handler(request, error)
-
-    def _fail(self, exchange: Exchange, request: Request, error: BaseException) -> None:
-        """Answer what nobody caught; a response that has begun is cut, so that the client notices."""
-        if isinstance(error, ConnectionGone) and exchange.gone:
-            exchange.abort()
-            return
-        if isinstance(error, HTTPError) and not exchange.started:
-            response = error_response(error)
-        else:
-            log_failure(request, error)
-            response = error_response(HTTPError(500), exchange.request_id)
-        if exchange.started:
-            exchange.abort()
-        else:
-            self._send(exchange, response)
-
-    def _send(self, exchange: Exchange, response: Response) -> None:
-        body = response.body
-        if isinstance(body, EventStream):
-            body.run(exchange, self.broadcast, response.status, response.headers)
-        elif isinstance(body, Hold):
-            body.headers += response.headers
-            body.begin(exchange, self.broadcast)
-        elif isinstance(body, FileBody):
-            send_file(exchange, response, body)
-        else:
-            send_response(exchange, response)
-
-    # -- other kinds of exchanges -------------------------------------------------------------------
-
-    def _handle_websocket(self, exchange: WebSocketExchange) -> None:
-        request = Request(self, exchange)
-        exchange.max_message = self.max_message
-        try:
-            self._talk(exchange, request)
-            if not exchange.accepted and not exchange.started:
-                exchange.accept()
-            exchange.close(1000)
-        except ConnectionGone:
-            exchange.close(1000)
-        except FAILURES as error:
-            if not exchange.started:
-                exchange.close_after = True
-                self._fail(exchange, request, error)
-                return
-            log_failure(request, error)
-            exchange.close(1011)
-        finally:
-            exchange.end()
-
-    def _talk(self, exchange: WebSocketExchange, request: Request) -> None:
-        for hook in self._before:
-            value = hook(request)
-            if value is not None:
-                exchange.close_after = True
-                self._send(exchange, convert(value))
-                return
-        app, path = self, exchange.head.path.decode("latin-1")
-        while (found := app.router.find("WEBSOCKET", path)) is None:
-            mount = app.router.find_mount(path)
-            if mount is None or not isinstance(mount.target, App):
-                raise HTTPError(404)
-            app, path = mount.target, path[len(mount.prefix) :] or "/"
-        route, parameters = found
-        subprotocol = check_handshake(exchange, request.host, route.origins, route.subprotocols)
-        route.handler(WebSocket(exchange, request, subprotocol), **parameters)
-
-    def _handle_json(self, exchange: JsonExchange) -> None:
-        request = Request(self, exchange)
-        try:
-            handler = self.json_sockets.get(request.raw_path)
-            if handler is None:
-                raise HTTPError(404, f"no JSON socket {request.raw_path}")
-            value = handler(request)
-        except FAILURES as error:
-            if not isinstance(error, HTTPError):
-                log_failure(request, error)
-            detail = (error.detail or str(error)) if isinstance(error, HTTPError) else "internal error"
-            value = {"error": detail, "request_id": exchange.request_id}
-        if value is None:
-            exchange.finish()
-            return
-        if isinstance(value, str):
-            value = value.encode()
-        exchange.answer(value if isinstance(value, bytes) else encode_json(value))
+        """Answer one exchange, in the greenlet that calls it. Raises nothing that a handler raises."""
+        handle(self, exchange)
 
     def detach(self, exchange: Exchange) -> Connection:
         """Give up the answer of exchange; whoever has the result's token writes it.
@@ -405,13 +220,6 @@ class App:
         token = self.mailbox.issue(exchange.connection)
         exchange.detach()
         return Connection(token)
-
-
-def log_failure(request: Request, error: BaseException) -> None:
-    """Log the traceback of a handler's exception, and which request it was."""
-    logger.error(
-        "handler failed request_id=%s method=%s path=%s", request.id, request.method, request.raw_path, exc_info=error
-    )
 
 
 def parse_networks(texts: Collection[str]) -> tuple[IPv4Network | IPv6Network, ...]:

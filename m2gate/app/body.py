@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 from m2gate.errors import HTTPError
 from m2gate.link.exchange import Exchange
@@ -56,7 +57,7 @@ class BodyFile(io.RawIOBase):
             pieces.append(piece)
         return b"".join(pieces)
 
-    def readinto(self, buffer: "bytearray | memoryview") -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill buffer with what is there, at least one byte but at the end."""
         piece = self._next_piece()
         count = min(len(piece), len(buffer))

@@ -12,6 +12,7 @@ once: it makes an idle greenlet (or a new one) the leader. Invariants:
 * a source leaves ``_ready`` only after EAGAIN, as its FD tells of new commands, not of messages.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,8 @@ from m2gate.link.wait import READ
 
 if TYPE_CHECKING:
     from m2gate.link.server import Server
+
+logger = logging.getLogger(__name__)
 
 TURN_FRAMES: Final = 128  # received before other greenlets, timers and sockets get their turn
 TURN_PROMOTIONS: Final = 128
@@ -116,45 +119,66 @@ class Pool:
     def _run(self) -> None:
         """Lead, handle, and follow when the handler has blocked: the life of a pool greenlet."""
         me = getcurrent()
-        handle, ready, backlog, switch = self._handle, self._ready, self._backlog, self._hub.switch
-        again, noblock = zmq.Again, zmq.NOBLOCK
         while True:
-            # This loop is where every message passes; what it calls is inlined or bound on purpose.
-            exchange = None
-            while exchange is None:
-                if backlog:
-                    exchange = backlog.popleft()
-                elif self._budget <= 0:
-                    self._budget = TURN_FRAMES
-                    self._hub.loop.run_callback(self._resume, me)
-                    switch()
-                elif ready:
-                    source = ready[0]
-                    try:
-                        frame = source.receive(noblock)
-                    except again:
-                        ready.popleft()
-                        source.is_ready = False
-                        continue
-                    self._budget -= 1
-                    exchange = source.dispatch(frame)
-                else:
-                    self._waiting = me
-                    switch()
+            exchange = self._receive(me)
             self._handling = me
-            handle(exchange)
+            self._run_handler(exchange)
             if self._handling is me:
-                self._handling = None
+                self._handling = None  # it did not block: still the leader
                 continue
-            while self._is_full and backlog:
-                handle(backlog.popleft())
-                if self._is_stopped and len(backlog) < BACKLOG_MAX // 2:
+            while self._is_full and self._backlog:
+                self._run_handler(self._backlog.popleft())
+                if self._is_stopped and len(self._backlog) < BACKLOG_MAX // 2:
                     self._start_sources()
             self._idle.append(me)
             if self._is_full:
                 self._is_full = False
                 self._kick()
-            switch()
+            self._hub.switch()
+
+    def _receive(self, me: greenlet) -> Exchange:
+        """Return the next exchange to run; everything else is filed. Blocks the greenlet, which leads."""
+        ready, backlog = self._ready, self._backlog
+        again, noblock = zmq.Again, zmq.NOBLOCK
+        # Every message passes through this loop: no call in it that is not needed.
+        while True:
+            if backlog:
+                return backlog.popleft()
+            if self._budget <= 0:
+                self._budget = TURN_FRAMES
+                self._hub.loop.run_callback(self._resume, me)
+                self._hub.switch()
+            elif ready:
+                source = ready[0]
+                try:
+                    frame = source.receive(noblock)
+                except again:
+                    ready.popleft()
+                    source.is_ready = False
+                    continue
+                self._budget -= 1
+                exchange = self._dispatch(source, frame)
+                if exchange is not None:
+                    return exchange
+            else:
+                self._waiting = me
+                self._hub.switch()
+
+    @staticmethod
+    def _dispatch(source: Source, frame: bytes) -> Exchange | None:
+        try:
+            return source.dispatch(frame)
+        except Exception:
+            # Ours, whoever sent the frame: the loop must go on for all others.
+            logger.exception("message not understood send_ident=%s", source.server.send_ident.decode())
+            return None
+
+    def _run_handler(self, exchange: Exchange) -> None:
+        try:
+            self._handle(exchange)
+        except Exception:
+            logger.exception("exchange failed request_id=%s", exchange.request_id)
+            exchange.abort()
 
     def _kick(self) -> None:
         """Let the loop make somebody the leader, if nobody is."""
@@ -219,7 +243,7 @@ class Pool:
                 self._ready.popleft()
                 source.is_ready = False
                 continue
-            exchange = source.dispatch(frame)
+            exchange = self._dispatch(source, frame)
             if exchange is None:
                 continue
             if len(self._backlog) < BACKLOG_MAX:

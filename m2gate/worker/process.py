@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
 
         return run(WorkerSettings.read(Path(arguments[0])))
     except ConfigError as error:
-        print(f"m2gate: {error}", file=sys.stderr)
+        sys.stderr.write(f"m2gate: {error}\n")
         return 2
 
 

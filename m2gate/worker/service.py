@@ -16,6 +16,7 @@ from gevent.event import Event
 from m2gate.app.application import App
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
+from m2gate.link.mailbox import Mailbox
 from m2gate.link.server import LinkSettings
 from m2gate.worker.access_log import AccessLog
 from m2gate.worker.direct import DirectLink
@@ -67,6 +68,7 @@ class Worker:
 
     def start(self) -> None:
         """Run the App's on_start and connect. Blocks the greenlet until all servers are there."""
+        self._mailbox = self._app.mailbox = Mailbox(self._context, Path(self._settings.run_dir), self._app.secret)
         self._app.start()
         self._ticker.start(self._tick)
         for link in self._links:
@@ -94,6 +96,7 @@ class Worker:
         self._ticker.stop()
         for link in self._links:
             link.stop()
+        self._mailbox.close()
         # Waits for the last answers to leave, at most for the linger of their sockets.
         self._context.term()
 

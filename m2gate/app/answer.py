@@ -1,0 +1,228 @@
+"""The way of one exchange from its request to its answer: hooks, route, handler, errors."""
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from gevent import GreenletExit, Timeout
+
+from m2gate.app.convert import JSON, TEXT, convert, encode_json
+from m2gate.app.error_pages import error_response
+from m2gate.app.events import EventStream
+from m2gate.app.files import send_file
+from m2gate.app.hold import Hold
+from m2gate.app.request import Request
+from m2gate.app.response import FileBody, Response
+from m2gate.app.send import send_response
+from m2gate.app.websocket import WebSocket, check_handshake
+from m2gate.app.wsgi import WSGIMount
+from m2gate.errors import ConnectionGone, HTTPError
+from m2gate.link.exchange import Exchange, JsonExchange
+from m2gate.link.websocket import WebSocketExchange
+
+if TYPE_CHECKING:
+    from m2gate.app.application import App
+
+logger = logging.getLogger(__name__)
+
+# Whatever a handler raises, and what leaks out of its own timeouts and kills.
+FAILURES: Final = (Exception, Timeout, SystemExit, GreenletExit)
+
+
+def handle(app: "App", exchange: Exchange) -> None:
+    """Answer one exchange; called in a greenlet of its own. Raises nothing that a handler raises."""
+    if exchange.refusal is not None:
+        exchange.answer_refusal()
+    elif isinstance(exchange, WebSocketExchange):
+        handle_websocket(app, exchange)
+    elif isinstance(exchange, JsonExchange):
+        handle_json(app, exchange)
+    else:
+        handle_http(app, exchange)
+
+
+def handle_http(app: "App", exchange: Exchange) -> None:
+    """Answer a plain HTTP request."""
+    request = Request(app, exchange)
+    try:
+        value = call(app, request, exchange.method.decode("latin-1"), exchange.head.path.decode("latin-1"))
+        # The usual answers, without a Response in between.
+        kind = type(value)
+        if exchange.is_held:
+            return
+        if kind is str:
+            exchange.respond(200, TEXT, value.encode())
+        elif kind is dict or kind is list:
+            exchange.respond(200, JSON, encode_json(value))
+        else:
+            send(app, exchange, convert(value))
+    except FAILURES as error:
+        fail(app, exchange, request, error)
+
+
+def call(app: "App", request: Request, method: str, path: str) -> Any:
+    """Return what hooks and handler answer to a request for path, errors included.
+
+    path: raw, below the prefix that this App is mounted on.
+    """
+    if not (app.before_hooks or app.after_hooks or app.error_handlers):
+        return call_handler(app, request, method, path)
+    try:
+        value = next((value for hook in app.before_hooks if (value := hook(request)) is not None), None)
+        if value is None:
+            value = call_handler(app, request, method, path)
+    except FAILURES as error:
+        value = call_error_handler(app, request, error)
+    if app.after_hooks and not request.exchange.is_held:
+        response = convert(value)
+        for after in app.after_hooks:
+            response = after(request, response)
+            if not isinstance(response, Response):
+                raise TypeError(f"the after hook {after!r} returned no Response")
+        return response
+    return value
+
+
+def call_handler(app: "App", request: Request, method: str, path: str) -> Any:
+    """Call the handler that the path's route names; a mount where no route takes it."""
+    found = app.router.find(method, path)
+    if found is None:
+        return call_mount(app, request, method, path)
+    route, parameters = found
+    exchange = request.exchange
+    if route.max_body is not None:
+        request.max_body_override = route.max_body
+    if (exchange.upload is not None or exchange.head.body) and not exchange.is_json_socket:
+        request.check_declared()
+    return route.handler(request, **parameters)
+
+
+def call_mount(app: "App", request: Request, method: str, path: str) -> Any:
+    """Let the mount that has the path answer. Raises HTTPError 404."""
+    mount = app.router.find_mount(path)
+    if mount is None:
+        raise HTTPError(404)
+    rest = path[len(mount.prefix) :]
+    if isinstance(mount.target, WSGIMount):
+        request.check_declared()
+        mount.target.serve(request, mount.prefix, rest)
+        request.exchange.is_held = True
+        return None
+    if not rest:
+        query = request.query_string.decode("latin-1")
+        return Response.redirect(f"{request.raw_path}/{'?' + query if query else ''}", 308)
+    return call(mount.target, request, method, rest)
+
+
+def call_error_handler(app: "App", request: Request, error: BaseException) -> Any:
+    """Return what the App's own handler of this error says; raises the error where it has none."""
+    handler = next((app.error_handlers[kind] for kind in type(error).__mro__ if kind in app.error_handlers), None)
+    if handler is None:
+        status = error.status if isinstance(error, HTTPError) else 500
+        handler = app.error_handlers.get(status)
+    if handler is None or isinstance(error, ConnectionGone) or request.exchange.started:
+        raise error
+    if not isinstance(error, HTTPError):
+        log_failure(request, error)
+    return handler(request, error)
+
+
+def fail(app: "App", exchange: Exchange, request: Request, error: BaseException) -> None:
+    """Answer what nobody caught; a response that has begun is cut, so that the client notices."""
+    if isinstance(error, ConnectionGone) and exchange.gone:
+        exchange.abort()
+        return
+    if isinstance(error, HTTPError) and not exchange.started:
+        response = error_response(error)
+    else:
+        log_failure(request, error)
+        response = error_response(HTTPError(500), exchange.request_id)
+    if exchange.started:
+        exchange.abort()
+    else:
+        send(app, exchange, response)
+
+
+def send(app: "App", exchange: Exchange, response: Response) -> None:
+    """Send a response of any kind."""
+    body = response.body
+    if isinstance(body, EventStream):
+        body.run(exchange, app.broadcast, response.status, response.headers)
+    elif isinstance(body, Hold):
+        body.headers += response.headers
+        body.begin(exchange, app.broadcast)
+    elif isinstance(body, FileBody):
+        send_file(exchange, response, body)
+    else:
+        send_response(exchange, response)
+
+
+# -- other kinds of exchanges -------------------------------------------------------------------
+
+
+def handle_websocket(app: "App", exchange: WebSocketExchange) -> None:
+    """Serve a WebSocket until either side closes; before the 101 an error refuses it."""
+    request = Request(app, exchange)
+    exchange.max_message = app.max_message
+    try:
+        talk(app, exchange, request)
+        if not exchange.accepted and not exchange.started:
+            exchange.accept()
+        exchange.close(1000)
+    except ConnectionGone:
+        exchange.close(1000)
+    except FAILURES as error:
+        if not exchange.started:
+            exchange.close_after = True
+            fail(app, exchange, request, error)
+            return
+        log_failure(request, error)
+        exchange.close(1011)
+    finally:
+        exchange.end()
+
+
+def talk(app: "App", exchange: WebSocketExchange, request: Request) -> None:
+    """Run hooks, route and handler of a WebSocket."""
+    for hook in app.before_hooks:
+        value = hook(request)
+        if value is not None:
+            exchange.close_after = True
+            send(app, exchange, convert(value))
+            return
+    path = exchange.head.path.decode("latin-1")
+    while (found := app.router.find("WEBSOCKET", path)) is None:
+        mount = app.router.find_mount(path)
+        if mount is None or not isinstance(mount.target, App):
+            raise HTTPError(404)
+        app, path = mount.target, path[len(mount.prefix) :] or "/"
+    route, parameters = found
+    subprotocol = check_handshake(exchange, request.host, route.origins, route.subprotocols)
+    route.handler(WebSocket(exchange, request, subprotocol), **parameters)
+
+
+def handle_json(app: "App", exchange: JsonExchange) -> None:
+    """Answer a JSON socket's message by what its handler returns; None sends nothing."""
+    request = Request(app, exchange)
+    try:
+        handler = app.json_sockets.get(request.raw_path)
+        if handler is None:
+            raise HTTPError(404, f"no JSON socket {request.raw_path}")
+        value = handler(request)
+    except FAILURES as error:
+        if not isinstance(error, HTTPError):
+            log_failure(request, error)
+        detail = (error.detail or str(error)) if isinstance(error, HTTPError) else "internal error"
+        value = {"error": detail, "request_id": exchange.request_id}
+    if value is None:
+        exchange.finish()
+        return
+    if isinstance(value, str):
+        value = value.encode()
+    exchange.answer(value if isinstance(value, bytes) else encode_json(value))
+
+
+def log_failure(request: Request, error: BaseException) -> None:
+    """Log the traceback of a handler's exception, and which request it was."""
+    logger.error(
+        "handler failed request_id=%s method=%s path=%s", request.id, request.method, request.raw_path, exc_info=error
+    )
