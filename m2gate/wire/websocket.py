@@ -33,7 +33,7 @@ _SMALL: Final = {opcode: [bytes((0x80 | opcode, size)) for size in range(126)] f
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-class Violation(WireError):  # noqa: N818 - close codes name it so, and peers cause it
+class Violation(WireError):
     """The client broke a rule of RFC 6455; ``close_code`` is what the connection is closed with."""
 
     def __init__(self, close_code: int, rule: str, payload: bytes) -> None:
@@ -84,17 +84,17 @@ def parse_flags(flags: HeaderValue) -> int:
     Raises Violation (1002) where reserved bits are set or the frame is a fragment, WireError where
     flags is no hexadecimal byte: then it is not from Mongrel2.
     """
-    try:
-        return _FLAGS[flags]  # type: ignore[index]  # a list is a TypeError
-    except (KeyError, TypeError):
-        pass
-    raw = b",".join(flags) if isinstance(flags, list) else flags
-    digits = raw[2:]
-    if raw[:2] != b"0x" or len(digits) not in (1, 2) or digits.strip(b"0123456789abcdefABCDEF"):
-        raise WireError("FLAGS is one byte in hexadecimal", 0, raw)
+    if isinstance(flags, list):
+        raise WireError("FLAGS is given once", 0, b",".join(flags))
+    opcode = _FLAGS.get(flags)
+    if opcode is not None:
+        return opcode
+    digits = flags[2:]
+    if flags[:2] != b"0x" or len(digits) not in (1, 2) or digits.strip(b"0123456789abcdefABCDEF"):
+        raise WireError("FLAGS is one byte in hexadecimal", 0, flags)
     byte = int(digits, 16)
     if byte & 0xF0 != 0x80:
-        raise Violation(PROTOCOL_ERROR, "a frame has no reserved bits and is whole", raw)
+        raise Violation(PROTOCOL_ERROR, "a frame has no reserved bits and is whole", flags)
     return byte & 0x0F
 
 
