@@ -72,7 +72,7 @@ def read_commands(text: str) -> list[Command]:
 
 def matches(expected: tuple[str, ...], printed: str) -> bool:
     """Whether the output is what the page shows; ``...`` stands for anything, on a line of its own for any lines."""
-    pattern = re.escape("\n".join(expected)).replace(re.escape("..."), ".*")
+    pattern = re.escape("\n".join(expected).rstrip("\n")).replace(re.escape("..."), ".*")
     return re.fullmatch(pattern, printed.rstrip("\n"), re.DOTALL) is not None
 
 

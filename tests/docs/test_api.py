@@ -15,7 +15,7 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_exported_name_has_a_section() -> None:
     headings = {line for line in (ROOT / "docs/reference/api.md").read_text().splitlines() if line.startswith("## ")}
-    assert headings == {f"## {name}" for name in m2gate.__all__}
+    assert headings == {f"## {name}" for name in m2gate.__all__ if name != "__version__"}
 
 
 def test_every_section_says_something() -> None:
