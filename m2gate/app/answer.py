@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gevent import GreenletExit, Timeout
 
-from m2gate.app.convert import JSON, TEXT, convert, encode_json
+from m2gate.app.convert import TEXT, convert, encode_json
 from m2gate.app.error_pages import error_response
 from m2gate.app.events import EventStream
 from m2gate.app.files import send_file
 from m2gate.app.hold import Hold
 from m2gate.app.request import Request
 from m2gate.app.response import FileBody, Response
+from m2gate.app.routing import WEBSOCKET
 from m2gate.app.send import send_response
 from m2gate.app.websocket import WebSocket, check_handshake
 from m2gate.app.wsgi import WSGIMount
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ANSWERED: Final = object()  # in place of a handler's value: the answer is sent already
 # Whatever a handler raises, and what leaks out of its own timeouts and kills.
 FAILURES: Final = (Exception, Timeout, SystemExit, GreenletExit)
 
@@ -47,13 +49,9 @@ def handle_http(app: "App", exchange: Exchange) -> None:
         value = call(app, request, exchange.method.decode("latin-1"), exchange.head.path.decode("latin-1"))
         # The usual answers, without a Response in between.
         kind = type(value)
-        if exchange.is_held:
-            return
-        if kind is str:
+        if kind is str and not exchange.detached:
             exchange.respond(200, TEXT, value.encode())
-        elif kind is dict or kind is list:
-            exchange.respond(200, JSON, encode_json(value))
-        else:
+        elif value is not ANSWERED and not exchange.detached:
             send(app, exchange, convert(value))
     except FAILURES as error:
         fail(app, exchange, request, error)
@@ -72,7 +70,7 @@ def call(app: "App", request: Request, method: str, path: str) -> Any:
             value = call_handler(app, request, method, path)
     except FAILURES as error:
         value = call_error_handler(app, request, error)
-    if app.after_hooks and not request.exchange.is_held:
+    if app.after_hooks and value is not ANSWERED and not request.exchange.detached:
         response = convert(value)
         for after in app.after_hooks:
             response = after(request, response)
@@ -105,8 +103,7 @@ def call_mount(app: "App", request: Request, method: str, path: str) -> Any:
     if isinstance(mount.target, WSGIMount):
         request.check_declared()
         mount.target.serve(request, mount.prefix, rest)
-        request.exchange.is_held = True
-        return None
+        return ANSWERED
     if not rest:
         query = request.query_string.decode("latin-1")
         return Response.redirect(f"{request.raw_path}/{'?' + query if query else ''}", 308)
@@ -114,16 +111,27 @@ def call_mount(app: "App", request: Request, method: str, path: str) -> Any:
 
 
 def call_error_handler(app: "App", request: Request, error: BaseException) -> Any:
-    """Return what the App's own handler of this error says; raises the error where it has none."""
+    """Return what the App's own handler of this error says, or the plain page of it.
+
+    Raises the error where it is too late for an answer, and where an App that this one is mounted
+    on may have a handler for it.
+    """
     handler = next((app.error_handlers[kind] for kind in type(error).__mro__ if kind in app.error_handlers), None)
     if handler is None:
         status = error.status if isinstance(error, HTTPError) else 500
         handler = app.error_handlers.get(status)
-    if handler is None or isinstance(error, ConnectionGone) or request.exchange.started:
+    if isinstance(error, ConnectionGone) or request.exchange.started or (handler is None and app is not request.app):
         raise error
     if not isinstance(error, HTTPError):
         log_failure(request, error)
-    return handler(request, error)
+    return error_page(request, error) if handler is None else handler(request, error)
+
+
+def error_page(request: Request, error: BaseException) -> Response:
+    """Return the plain answer to an error; of one that is not meant for the client only its id."""
+    if isinstance(error, HTTPError):
+        return error_response(error)
+    return error_response(HTTPError(500), request.id)
 
 
 def fail(app: "App", exchange: Exchange, request: Request, error: BaseException) -> None:
@@ -131,15 +139,12 @@ def fail(app: "App", exchange: Exchange, request: Request, error: BaseException)
     if isinstance(error, ConnectionGone) and exchange.gone:
         exchange.abort()
         return
-    if isinstance(error, HTTPError) and not exchange.started:
-        response = error_response(error)
-    else:
+    if exchange.started or not isinstance(error, HTTPError):
         log_failure(request, error)
-        response = error_response(HTTPError(500), exchange.request_id)
     if exchange.started:
         exchange.abort()
     else:
-        send(app, exchange, response)
+        send(app, exchange, error_page(request, error))
 
 
 def send(app: "App", exchange: Exchange, response: Response) -> None:
@@ -162,7 +167,6 @@ def send(app: "App", exchange: Exchange, response: Response) -> None:
 def handle_websocket(app: "App", exchange: WebSocketExchange) -> None:
     """Serve a WebSocket until either side closes; before the 101 an error refuses it."""
     request = Request(app, exchange)
-    exchange.max_message = app.max_message
     try:
         talk(app, exchange, request)
         if not exchange.accepted and not exchange.started:
@@ -182,17 +186,21 @@ def handle_websocket(app: "App", exchange: WebSocketExchange) -> None:
 
 
 def talk(app: "App", exchange: WebSocketExchange, request: Request) -> None:
-    """Run hooks, route and handler of a WebSocket."""
-    for hook in app.before_hooks:
-        value = hook(request)
-        if value is not None:
-            exchange.close_after = True
-            send(app, exchange, convert(value))
-            return
+    """Run hooks, route and handler of a WebSocket, those of the App that is mounted on its path."""
     path = exchange.head.path.decode("latin-1")
-    while (found := app.router.find("WEBSOCKET", path)) is None:
+    while True:
+        exchange.max_message = app.max_message
+        for hook in app.before_hooks:
+            value = hook(request)
+            if value is not None:
+                exchange.close_after = True
+                send(app, exchange, convert(value))
+                return
+        found = app.router.find(WEBSOCKET, path)
+        if found is not None:
+            break
         mount = app.router.find_mount(path)
-        if mount is None or not isinstance(mount.target, App):
+        if mount is None or isinstance(mount.target, WSGIMount):
             raise HTTPError(404)
         app, path = mount.target, path[len(mount.prefix) :] or "/"
     route, parameters = found
