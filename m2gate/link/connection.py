@@ -243,6 +243,9 @@ class Connection(Outflow):
 
         At PIPELINE_MAX waiting exchanges the connection is cut.
         """
+        if self.current is not None and self.current.detached and self.current.started:
+            # Only the client knows when an answer by token is complete: then it asks again.
+            self.current.complete(0, 0)
         if self.current is None:
             self.current = exchange
             return True
