@@ -34,9 +34,11 @@ def ticks(request: Request) -> EventStream:
 def tick_each_second() -> Iterator[Event]:
     Watchers.count += 1
     try:
+        second = int(time.time())
         while True:
-            now = time.time()
-            yield Event({"time": time.strftime("%H:%M:%S"), "watchers": Watchers.count}, event="tick", id=str(int(now)))
-            gevent.sleep(1 - now % 1)
+            shown = time.strftime("%H:%M:%S", time.localtime(second))
+            yield Event({"time": shown, "watchers": Watchers.count}, event="tick", id=str(second))
+            second = max(second + 1, int(time.time()))
+            gevent.sleep(max(0.0, second - time.time()))
     finally:
         Watchers.count -= 1

@@ -102,7 +102,8 @@ def call_mount(app: "App", request: Request, method: str, path: str) -> Any:
     rest = path[len(mount.prefix) :]
     if isinstance(mount.target, WSGIMount):
         request.check_declared()
-        mount.target.serve(request, mount.prefix, rest)
+        # SCRIPT_NAME counts from the root, also where the App itself is mounted.
+        mount.target.serve(request, request.raw_path.removesuffix(rest), rest)
         return ANSWERED
     if not rest:
         query = request.query_string.decode("latin-1")

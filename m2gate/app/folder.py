@@ -81,12 +81,6 @@ def _mount(root: App, file: Path) -> str:
     app = find_app(module, DEFAULT_NAME, str(file), str(file))
     url = quote(file.stem)
     root.mount(f"/{url}", app=app)
-
-    @root.get(f"/{url}")
-    def add_slash(_request: Request) -> Response:
-        # The pages' relative addresses start from here.
-        return Response.redirect(f"{url}/", 308)
-
     return _card(module, url, file.name)
 
 

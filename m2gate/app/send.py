@@ -1,7 +1,7 @@
 """Sending a Response over its exchange: whole, in pieces, or the part of a file that was asked for."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from gevent import GreenletExit
 
@@ -10,6 +10,8 @@ from m2gate.app.response import Fields, Response
 from m2gate.errors import ConnectionGone
 from m2gate.link.exchange import Exchange
 from m2gate.wire.http import has_body
+
+FRAMING: Final = ("content-length", "transfer-encoding")  # the exchange's own: twice is an attack on proxies
 
 
 def send_response(exchange: Exchange, response: Response) -> None:
@@ -21,9 +23,11 @@ def send_response(exchange: Exchange, response: Response) -> None:
     body, implied = body_of(response)
     fields = with_type(response, implied)
     if isinstance(body, bytes):
-        exchange.respond(response.status, fields, body)
+        # A handler of HEAD may name the length of the body that it has not made.
+        exchange.respond(response.status, fields if exchange.method == b"HEAD" else split_length(fields)[0], body)
     else:
-        stream(exchange, response.status, fields, body)
+        fields, length = split_length(fields)
+        stream(exchange, response.status, fields, body, length)
 
 
 def with_type(response: Response, implied: str | None) -> Fields:
@@ -32,6 +36,20 @@ def with_type(response: Response, implied: str | None) -> Fields:
     if kind is None or any(name.lower() == "content-type" for name, _ in response.headers):
         return response.headers
     return (("Content-Type", kind), *response.headers)
+
+
+def split_length(fields: Fields) -> tuple[Fields, int | None]:
+    """Return the fields without those that frame the body, and the length that they announced.
+
+    Raises ValueError for a Content-Length that is no number.
+    """
+    length = None
+    for name, value in fields:
+        if name.lower() == "content-length":
+            if not value.isascii() or not value.isdigit():
+                raise ValueError(f"Content-Length {value!r} is no number")
+            length = int(value)
+    return tuple(field for field in fields if field[0].lower() not in FRAMING), length
 
 
 def stream(exchange: Exchange, status: int, fields: Fields, pieces: Iterator[Any], length: int | None = None) -> None:

@@ -46,6 +46,8 @@ class ServerOptions:
             routes=tuple(routes),
             static=self.static,
             certdir=certdir,
+            # Otherwise answers on JSON sockets are base64 without an end, which no client can split.
+            raw_payload=any(route.startswith("@") for route in routes),
             source=SOURCE,
         )
 
