@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.runs import write_app
 from tests.system.support import Mongrel2, mongrel2, short_directory
 
 
@@ -20,3 +21,9 @@ def short_tmp() -> Iterator[Path]:
     """A temporary directory with a path short enough for sockets."""
     with short_directory() as folder:
         yield folder
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A file with an application that answers "one"."""
+    return write_app(tmp_path / "app.py", "one")
