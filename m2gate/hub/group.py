@@ -7,7 +7,7 @@ from typing import Final
 from m2gate.hub.form import Form
 from m2gate.hub.outlet import Outlet, Server
 from m2gate.hub.policy import Policy
-from m2gate.wire.mongrel2 import TARGETS_MAX, build_targets
+from m2gate.wire.mongrel2 import build_targets, split_ids
 
 _NOTHING: Final[deque[bytes]] = deque(maxlen=0)  # 700 bytes less for each subscriber that keeps up
 MERGE_BYTES: Final = 16_384  # what waits for one group leaves in writes of at most this size
@@ -158,4 +158,4 @@ def split_targets(server: Server, outlets: Iterable[Outlet]) -> list[bytes]:
     """Return the beginnings of messages that together name every outlet, 128 each."""
     ids = [outlet.conn_id for outlet in outlets]
     ident = server.send_ident
-    return [build_targets(ident, ids[at : at + TARGETS_MAX]) for at in range(0, len(ids), TARGETS_MAX)]
+    return [build_targets(ident, some) for some in split_ids(ids)]

@@ -32,6 +32,7 @@ from m2gate.wire.mongrel2 import (
     build_reply,
     check_ident,
     parse_message,
+    split_ids,
 )
 from m2gate.wire.websocket import CLOSE, build_close, build_frame
 
@@ -295,9 +296,8 @@ class Server:
 
     def send_control(self, conn_ids: Sequence[int], **entries: int | bool) -> None:
         """Send a control message to any number of connections, as many messages as that takes."""
-        step = TARGETS_MAX - 1  # "X" counts as a target
-        for start in range(0, len(conn_ids), step):
-            self.send(build_control(self.send_ident, conn_ids[start : start + step], **entries))
+        for some in split_ids(conn_ids, TARGETS_MAX - 1):  # "X" counts as a target
+            self.send(build_control(self.send_ident, some, **entries))
 
     def pace(self, connection: Connection) -> None:
         """Send what is queued for a connection without credits, one message per PACE_S."""

@@ -216,7 +216,7 @@ def build_targets(send_ident: bytes, conn_ids: Sequence[int]) -> bytes:
     return b"%s %d:%s, " % (send_ident, len(ids), ids)
 
 
-def split_targets(conn_ids: Sequence[int], limit: int = TARGETS_MAX) -> Iterator[Sequence[int]]:
+def split_ids(conn_ids: Sequence[int], limit: int = TARGETS_MAX) -> Iterator[Sequence[int]]:
     """Split conn_ids, in order, into groups of at most limit: one message each.
 
     limit: TARGETS_MAX - 1 for control messages, where the ``X`` counts as a target.

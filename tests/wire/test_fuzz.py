@@ -13,7 +13,7 @@ from m2gate.wire.websocket import check_message, parse_close, parse_flags
 from tests.corpus import frames
 
 MESSAGES = 20_000
-SLOW_S = 1.0  # for one message; a parser that takes longer than linear time would need hours
+SLOW_S = 1.0  # of CPU for one message; a parser that takes longer than linear time would need hours
 CORPUS = list(frames().values())
 INTERESTING = [b"", b"0", b"-1", b"4294967296", b"99999999999999999999", b":", b",", b"}", b"]", b"#", b"~", b"^", b"!"]
 INTERESTING += [b" ", b"\0", b"\xff", b'"', b"\\", b"{", b"[", b"0:}", b"0:,", b"@*", b"\\ud800", b"0:]" * 40]
@@ -84,7 +84,7 @@ def test_damaged_messages() -> None:
     records = 0
     for _ in range(MESSAGES):
         frame = damaged(dice, dice.choice(CORPUS))
-        start_s = time.perf_counter()
+        start_s = time.thread_time()
         try:
             message = parse_message(frame)
         except WireError as error:
@@ -93,7 +93,7 @@ def test_damaged_messages() -> None:
         else:
             records += 1
             check_types(message)
-        assert time.perf_counter() - start_s < SLOW_S
+        assert time.thread_time() - start_s < SLOW_S
     # Some damage leaves a sound message: the test has not only thrown junk.
     assert 100 < records < MESSAGES // 2
 

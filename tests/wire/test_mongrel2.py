@@ -19,7 +19,7 @@ from m2gate.wire.mongrel2 import (
     build_targets,
     check_ident,
     parse_message,
-    split_targets,
+    split_ids,
 )
 from tests.wire.frames import build_json_message, build_message
 from tests.wire.passes import check_passes
@@ -290,15 +290,15 @@ def test_a_reply_has_1_to_128_targets(count: int) -> None:
 @pytest.mark.parametrize(
     ("count", "sizes"), [(0, []), (1, [1]), (128, [128]), (129, [128, 1]), (300, [128, 128, 44])], ids=str
 )
-def test_split_targets(count: int, sizes: list[int]) -> None:
-    groups = list(split_targets(list(range(count))))
+def test_split_ids(count: int, sizes: list[int]) -> None:
+    groups = list(split_ids(list(range(count))))
     assert [len(group) for group in groups] == sizes
     assert [one for group in groups for one in group] == list(range(count))
     assert all(build_reply(b"m2-in", group, b"") for group in groups)
 
 
-def test_split_targets_of_control_messages() -> None:
-    groups = list(split_targets(range(255), TARGETS_MAX - 1))
+def test_split_ids_of_control_messages() -> None:
+    groups = list(split_ids(range(255), TARGETS_MAX - 1))
     assert [len(group) for group in groups] == [127, 127, 1]
     assert all(build_control(b"m2-in", group, keep_alive=True) for group in groups)
 
