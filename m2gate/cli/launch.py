@@ -145,15 +145,19 @@ class Launch:
 
     def _worker_loaded(self, generation: Generation) -> None:
         if generation is self._next:
-            drain_s = self._options.drain_timeout_s
-            if self._options.reload:
-                drain_s = min(RELOAD_DRAIN_S, drain_s)
-            if self._worker.child is None:
-                self._hand_over()
-            else:
-                self._worker.child.stop(signal.SIGTERM, drain_s + (0.0 if self._options.reload else STOP_S))
+            self._retire(self._worker.child)
+        else:
+            self._connect(generation)
+
+    def _retire(self, child: Child | None) -> None:
+        """End the old worker; when it has ended, the next one takes over."""
+        if child is None:
+            self._hand_over()
             return
-        self._connect(generation)
+        child.stop(signal.SIGTERM, self._options.drain_timeout_s + STOP_S)
+        if self._options.reload:
+            # The second one lets the worker cut what is open, which a kill would leave hanging.
+            self._loop.call_later(RELOAD_DRAIN_S, lambda: child.signal(signal.SIGTERM))
 
     def _connect(self, generation: Generation) -> None:
         """Give the generation the sockets, with a Mongrel2 that knows its JSON sockets."""

@@ -188,8 +188,12 @@ class Child:
             self.process.send_signal(number)
 
     def stop(self, number: int, kill_after_s: float) -> None:
-        """Ask the process to end with a signal, and kill it if it has not ended in time."""
-        self.signal(number)
+        """Ask the process to end with a signal, and kill it if it has not ended in time.
+
+        Asked again, it only gets the new time: a second signal would mean that it has to hurry.
+        """
+        if self._kill_timer is None or number == signal.SIGKILL:
+            self.signal(number)
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         self._kill_timer = self._loop.call_later(kill_after_s, self.process.kill)

@@ -6,124 +6,60 @@ the process that it started, and prints that process's log when the test inside 
 
 import json
 import os
-import random
 import select
-import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from m2gate.site.certificates import prepare_certdir
 from m2gate.site.load import find_program, write_configuration
 from m2gate.site.private import PrivateServer
 from m2gate.site.records import Protocol, SettingValue
+from tests.system.launched import M2GateRun, m2gate_run
+from tests.system.processes import (
+    ROOT,
+    START_S,
+    STOP_S,
+    accepts,
+    alive,
+    children,
+    command_line,
+    environment,
+    free_port,
+    make_pair,
+    peer_certificate,
+    short_directory,
+    stop_process,
+    wait_until,
+)
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-START_S: Final = 20.0
-STOP_S: Final = 5.0
-
-
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10.0, interval_s: float = 0.01) -> None:
-    """Poll until condition() is true. Raises AssertionError saying ``what`` when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(interval_s)
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on, below the range of outgoing connections."""
-    while True:
-        port = random.randint(15_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether something listens on the port."""
-    with suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process exists and is no zombie."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def children(pid: int) -> list[int]:
-    """Return the direct children of a process."""
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def command_line(pid: int) -> str:
-    """Return the command line of a process, or "" if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Return the environment for a child that imports this checkout's m2gate."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}
-
-
-@contextmanager
-def short_directory() -> Iterator[Path]:
-    """Make a temporary directory whose path leaves room for the name of a socket; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="m2t-", dir="/tmp"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def make_pair(folder: Path, stem: str, names: Sequence[str], key: str = "ec") -> Path:
-    """Write a self-signed ``stem.crt`` and ``stem.key`` for the names into folder; return the .crt.
-
-    key: "ec", "rsa" or "ed25519".
-    """
-    kinds = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "rsa": ["rsa:2048"], "ed25519": ["ed25519"]}
-    alternatives = ",".join(f"DNS:{name}" for name in names)
-    command = ["openssl", "req", "-x509", "-newkey", *kinds[key], "-nodes"]
-    command += ["-keyout", str(folder / f"{stem}.key"), "-out", str(folder / f"{stem}.crt"), "-days", "30"]
-    command += ["-subj", f"/CN={names[0]}", "-addext", f"subjectAltName={alternatives}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    return folder / f"{stem}.crt"
-
-
-def peer_certificate(port: int, server_name: str | None) -> bytes:
-    """Return the certificate, DER, that a TLS server shows for a name; None sends no name."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
-        context.wrap_socket(plain, server_hostname=server_name) as secure,
-    ):
-        certificate = secure.getpeercert(binary_form=True)
-    assert certificate is not None
-    return certificate
+# What most tests need beside the programs.
+__all__ = [
+    "ROOT",
+    "M2GateRun",
+    "Mongrel2",
+    "Worker",
+    "accepts",
+    "alive",
+    "children",
+    "command_line",
+    "environment",
+    "free_port",
+    "m2gate_run",
+    "make_pair",
+    "mongrel2",
+    "peer_certificate",
+    "running",
+    "short_directory",
+    "stop_process",
+    "wait_until",
+]
 
 
 @dataclass
@@ -305,18 +241,6 @@ class Worker:
         return stop_process(self.process, timeout_s)
 
 
-def stop_process(process: subprocess.Popen[Any], timeout_s: float = 10.0) -> int:
-    """Send SIGTERM, after timeout_s SIGKILL, and wait; return the exit status."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_S)
-    return int(process.returncode)
-
-
 @contextmanager
 def running(target: str | Path, *servers: Mongrel2, cwd: Path | None = None, **options: Any) -> Iterator[Worker]:
     """Run a worker process with TARGET behind the given servers, and wait until it is ready.
@@ -375,119 +299,3 @@ def _wait_line(reader: int, line: bytes, worker: Worker) -> None:
         if not piece:
             raise AssertionError(f"the worker did not say {line!r}, only {got!r}")
         got += piece
-
-
-class M2GateRun:
-    """A running ``m2gate run``: its stdout and stderr as they come, its exit status at the end.
-
-    runtime: the directory that stands for $XDG_RUNTIME_DIR; empty again after a clean stop.
-    """
-
-    def __init__(self, args: Sequence[str], cwd: Path, runtime: Path, environ: Mapping[str, str]) -> None:
-        self.runtime = runtime
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "m2gate.cli", "run", *args],
-            cwd=cwd,
-            env=environment(**{"XDG_RUNTIME_DIR": str(runtime), **environ}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._texts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        self._threads = [
-            threading.Thread(target=self._collect, args=(name, getattr(self.process, name)), daemon=True)
-            for name in self._texts
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _collect(self, name: str, stream: Any) -> None:
-        for line in stream:
-            self._texts[name].append(line)
-        stream.close()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def stdout(self) -> str:
-        return b"".join(self._texts["stdout"]).decode(errors="replace")
-
-    @property
-    def stderr(self) -> str:
-        return b"".join(self._texts["stderr"]).decode(errors="replace")
-
-    @property
-    def url(self) -> str:
-        """The URL of the ``listening on`` line."""
-        return self.stdout.partition("listening on ")[2].split()[0]
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    def wait_listening(self, timeout_s: float = START_S) -> None:
-        """Wait for the ``listening on`` line. Raises AssertionError if the process ends before."""
-
-        def is_listening() -> bool:
-            if "listening on " in self.stdout and self.stdout.endswith("\n"):
-                return True
-            if self.process.poll() is not None:
-                raise AssertionError(f"m2gate run ended with {self.wait()}: {self.stderr}")
-            return False
-
-        wait_until(is_listening, "m2gate run says that it is listening", timeout_s)
-
-    def wait(self, timeout_s: float = 20.0) -> int:
-        """Wait for the end; return the exit status."""
-        status = self.process.wait(timeout_s)
-        for thread in self._threads:
-            thread.join(timeout_s)
-        return status
-
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 20.0) -> int:
-        """Send a signal and wait for the end; return the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.wait(timeout_s)
-
-    def child(self, part: str) -> int:
-        """Return the pid of the one child whose command line has ``part``."""
-        found = [pid for pid in children(self.pid) if part in command_line(pid)]
-        assert len(found) == 1, f"{len(found)} children with {part!r}"
-        return found[0]
-
-
-@contextmanager
-def m2gate_run(
-    *args: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None, wait: bool = True
-) -> Iterator[M2GateRun]:
-    """Run ``python -m m2gate.cli run ARGS`` and wait for its ``listening on`` line.
-
-    ``--bind 127.0.0.1:PORT`` with a free port is added if args have no --bind.
-    wait: False returns at once, for runs that are to fail.
-    """
-    texts = [str(arg) for arg in args]
-    if "--bind" not in texts:
-        texts += ["--bind", f"127.0.0.1:{free_port()}"]
-    with short_directory() as runtime:
-        run = M2GateRun(texts, cwd or ROOT, runtime, environ or {})
-        try:
-            if wait:
-                run.wait_listening()
-            yield run
-        except BaseException:
-            print(f"--- m2gate run, stdout\n{run.stdout}\n--- stderr\n{run.stderr}", file=sys.stderr)
-            raise
-        finally:
-            _end(run)
-
-
-def _end(run: M2GateRun) -> None:
-    with suppress(subprocess.TimeoutExpired):
-        run.stop()
-    if run.process.poll() is None:
-        run.process.kill()
-        run.wait()

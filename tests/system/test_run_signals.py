@@ -49,6 +49,18 @@ def test_hangup_loads_the_new_code(app: Path) -> None:
         assert run.process.poll() is None
 
 
+def test_hangups_in_a_row_cut_nothing(app: Path) -> None:
+    with m2gate_run(app) as run:
+        with in_background(run, "/slow/2") as results:
+            write_app(app, "two")
+            for _ in range(3):
+                run.process.send_signal(signal.SIGHUP)
+                time.sleep(0.3)
+        assert results == ["slept"]
+        wait_until(lambda: answers(run, "two"), "the new code answers")
+        assert len(children(run.pid)) == 2
+
+
 def test_hangup_keeps_the_old_code_if_the_new_is_broken(app: Path) -> None:
     with m2gate_run(app) as run:
         first = get(run, "/pid")
