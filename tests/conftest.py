@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SYSTEM = Path(__file__).parent / "system"
 MARKERS = [
@@ -11,6 +12,10 @@ MARKERS = [
     "full: takes minutes; only scripts/test full runs it",
     "soak: holds load for a long time; only scripts/test full runs it",
 ]
+
+# A busy machine is no failure, and what fails for one fails for everybody.
+settings.register_profile("m2gate", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("m2gate")
 
 
 def pytest_configure(config: pytest.Config) -> None:
