@@ -2,6 +2,7 @@
 
 import http.client
 import signal
+import ssl
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,23 @@ import zmq
 
 from m2gate.site.records import Protocol
 from m2gate.wire.mongrel2 import Request, build_reply, parse_message
-from tests.system.support import Mongrel2, alive, mongrel2
+from tests.system.support import Mongrel2, alive, make_pair, mongrel2
+
+
+def connect(server: Mongrel2) -> http.client.HTTPConnection:
+    if server.private.certdir is None:
+        return http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", server.port, timeout=10, context=context)
 
 
 def ask_through(server: Mongrel2) -> Request:
     """Send one request, answer it from a bare handler, return what the handler got."""
     context = zmq.Context()
     pull, pub = context.socket(zmq.PULL), context.socket(zmq.XPUB)
-    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    client = connect(server)
     try:
         pub.connect(server.recv_spec)
         assert pub.poll(10_000)
@@ -34,10 +44,14 @@ def ask_through(server: Mongrel2) -> Request:
         context.destroy(linger=0)
 
 
+@pytest.mark.checklist("mongrel2", 63)
 @pytest.mark.parametrize("protocol", ["tnetstring", "json"])
-def test_request_and_reply(protocol: Protocol) -> None:
-    with mongrel2(protocol=protocol) as server:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_request_and_reply(protocol: Protocol, scheme: str, tmp_path: Path) -> None:
+    make_pair(tmp_path, "a.test", ["a.test"])
+    with mongrel2(protocol=protocol, certificates=tmp_path if scheme == "https" else None) as server:
         message = ask_through(server)
+    assert message.headers[b"URL_SCHEME"] == scheme.encode()
     assert message.send_ident == b"test-1"
     assert message.headers[b"METHOD"] == b"GET"
     assert message.headers[b"DOWNLOAD_CREDITS"] == b"102400"
