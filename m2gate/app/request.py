@@ -6,7 +6,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.exceptions import HTTPException
@@ -14,6 +14,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_cookie, parse_options_header
 
 from m2gate.app.body import BodyFile
+from m2gate.app.routing import decode_path
 from m2gate.errors import HTTPError
 from m2gate.link.exchange import Exchange
 
@@ -57,11 +58,8 @@ class Request:
 
     @cached_property
     def path(self) -> str:
-        """The path, decoded. Raises HTTPError 400 if it is no UTF-8."""
-        try:
-            return unquote_to_bytes(self.raw_path).decode()
-        except UnicodeDecodeError:
-            raise HTTPError(400, "the path is no UTF-8") from None
+        """The path, decoded. Raises HTTPError 400 if it is no UTF-8 or has a NUL."""
+        return decode_path(self.raw_path)
 
     @property
     def query_string(self) -> bytes:

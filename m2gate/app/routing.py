@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from m2gate.app.response import Response
 from m2gate.errors import HTTPError
@@ -12,6 +12,10 @@ from m2gate.errors import HTTPError
 WEBSOCKET: Final = "WEBSOCKET"
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _KINDS: Final = {"str": "([^/]+)", "int": "([0-9]{1,18})", "path": "(.*)"}
+# RFC 3986: unreserved characters mean the same escaped or not; the reserved ones, "/" foremost, do not.
+_NEVER_ESCAPED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_LITERAL: Final = "/!$&'()*+,;=:@~"
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _METHOD: Final = re.compile(r"[A-Z]{1,20}")
 
 Params = dict[str, Any]
@@ -32,14 +36,23 @@ class Route:
     origins: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class _Path:
-    """All routes of one path; ``names`` and ``converters`` of its parameters in their order."""
+    """All routes of one path; ``names`` and ``converters`` of its parameters in their order.
 
-    pattern: re.Pattern[str]
-    names: tuple[str, ...]
-    converters: tuple[Callable[[str], Any], ...]
-    routes: dict[str, Route] = field(default_factory=dict)
+    only: the name of its one parameter, if that is a text, which most paths have; else "".
+    """
+
+    __slots__ = ("converters", "fullmatch", "names", "only", "pattern", "routes")
+
+    def __init__(
+        self, pattern: re.Pattern[str], names: tuple[str, ...], converters: tuple[Callable[[str], Any], ...]
+    ) -> None:
+        self.pattern = pattern.pattern
+        self.fullmatch = pattern.fullmatch
+        self.names = names
+        self.converters = converters
+        self.only = names[0] if converters == (_unquote,) else ""
+        self.routes: dict[str, Route] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,8 @@ class Mount:
 class Router:
     """Routes by path and method, and mounts by prefix.
 
-    Static paths win over patterns, patterns are tried in the order of their registration, mounts
-    come last, the longest prefix first.
+    Static paths win over patterns, patterns with a literal first segment over others, then the one
+    registered first; mounts come last, the longest prefix first. Literal text is written decoded.
     """
 
     def __init__(self) -> None:
@@ -91,14 +104,12 @@ class Router:
     def _entry(self, path: str) -> _Path:
         if not path.startswith("/"):
             raise ValueError(f"route {path!r}: a path starts with '/'")
-        if path in self._static:
-            return self._static[path]
         pattern, names, converters = _compile(path)
         if not names:
-            self._static[path] = entry = _Path(pattern, (), ())
-            return entry
+            key = _quote(path)
+            return self._static.setdefault(key, _Path(pattern, (), ()))
         for known in self._dynamic:
-            if known.pattern.pattern == pattern.pattern and known.names == names:
+            if known.pattern == pattern.pattern and known.names == names:
                 return known
         entry = _Path(pattern, names, converters)
         self._dynamic.append(entry)
@@ -106,35 +117,48 @@ class Router:
         if "{" in first:
             self._open.append(entry)
         else:
-            self._by_first.setdefault(first, []).append(entry)
+            self._by_first.setdefault(_quote(first), []).append(entry)
         return entry
 
     def find(self, method: str, path: str) -> tuple[Route, Params] | None:
         """Return the route for a raw path and its parameters; None if no route has the path.
 
-        HEAD falls back to GET. Raises HTTPError: 405 with Allow for another method, 400 for a
-        parameter that is no UTF-8.
+        HEAD falls back to GET, OPTIONS is answered by what the path has. Raises HTTPError: 405 with
+        Allow for another method, 426 where only WebSockets are spoken, 400 for a parameter that is
+        no UTF-8 or has a NUL.
         """
+        is_escaped = "%" in path
+        if is_escaped:
+            path = _normalise(path)
         entry = self._static.get(path)
-        if entry is None and "%" in path:
-            entry = self._static.get(_unquote(path))
         if entry is not None:
             route = entry.routes.get(method)
-            if route is None:
-                route = (
-                    entry.routes["GET"] if method == "HEAD" and "GET" in entry.routes else _other(method, entry.routes)
-                )
-            return route, {}
+            if route is not None:
+                return route, {}
+            if method == "HEAD" and "GET" in entry.routes:
+                return entry.routes["GET"], {}
+            return _other(method, entry.routes), {}
+        return self._find_pattern(method, path, is_escaped)
+
+    def _find_pattern(self, method: str, path: str, is_escaped: bool) -> tuple[Route, Params] | None:  # noqa: FBT001
+        end = path.find("/", 1)
+        candidates = self._by_first.get(path[1:end] if end > 0 else path[1:], self._open)
         allowed: list[_Path] = []
-        for candidates in (self._by_first.get(path[1:].split("/", 1)[0], ()), self._open):
+        while True:
             for entry in candidates:
-                match = entry.pattern.fullmatch(path)
+                match = entry.fullmatch(path)
                 if match is None:
                     continue
                 route = entry.routes.get(method) or (entry.routes.get("GET") if method == "HEAD" else None)
-                if route is not None:
+                if route is None:
+                    allowed.append(entry)
+                elif entry.only and not is_escaped:
+                    return route, {entry.only: match[1]}
+                else:
                     return route, _parameters(entry, match)
-                allowed.append(entry)
+            if candidates is self._open:
+                break
+            candidates = self._open
         if allowed:
             return _other(method, {one for entry in allowed for one in entry.routes}), {}
         return None
@@ -166,6 +190,7 @@ def _other(method: str, methods: Iterable[str]) -> Route:
 def _compile(path: str) -> tuple[re.Pattern[str], tuple[str, ...], tuple[Callable[[str], Any], ...]]:
     names: list[str] = []
     converters: list[Callable[[str], Any]] = []
+    literals: list[str] = []
     pattern = ""
     end = 0
     for match in _PARAMETER.finditer(path):
@@ -174,28 +199,50 @@ def _compile(path: str) -> tuple[re.Pattern[str], tuple[str, ...], tuple[Callabl
             raise ValueError(f"route {path!r}: {{{name}:{kind}}}: known kinds are {', '.join(_KINDS)}")
         if name in names:
             raise ValueError(f"route {path!r}: parameter {name!r} occurs twice")
-        pattern += re.escape(path[end : match.start()]) + _KINDS[kind]
+        literals.append(path[end : match.start()])
+        pattern += re.escape(_quote(literals[-1])) + _KINDS[kind]
         names.append(name)
         converters.append(int if kind == "int" else _unquote)
         end = match.end()
-    rest = path[end:]
-    if "{" in rest or "}" in rest or "{" in pattern.replace("{1,18}", ""):
+    literals.append(path[end:])
+    if any("{" in one or "}" in one for one in literals):
         raise ValueError(f"route {path!r}: a parameter is written {{name}}, {{name:int}} or {{name:path}}")
-    return re.compile(pattern + re.escape(rest), re.DOTALL), tuple(names), tuple(converters)
+    return re.compile(pattern + re.escape(_quote(literals[-1])), re.DOTALL), tuple(names), tuple(converters)
 
 
 def _parameters(entry: _Path, match: re.Match[str]) -> Params:
-    if len(entry.names) == 1:
-        return {entry.names[0]: entry.converters[0](match[1])}
     texts = match.groups()
     return {name: entry.converters[i](texts[i]) for i, name in enumerate(entry.names)}
+
+
+def _quote(text: str) -> str:
+    """Write the literal part of a route as a path that was sent has it after _normalise."""
+    return quote(text, safe=_LITERAL)
+
+
+def _normalise(path: str) -> str:
+    """Decode what needs no percent sign, so that one resource has one spelling; "/" stays escaped."""
+    return _ESCAPE.sub(_unescape, path)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _NEVER_ESCAPED else match[0].upper()
 
 
 def _unquote(text: str) -> str:
     # After splitting, so that an escaped slash stays within its segment.
     if "%" not in text:
         return text
+    return decode_path(text)
+
+
+def decode_path(text: str) -> str:
+    """Decode percent-encoded UTF-8. Raises HTTPError 400 for what is none, and for NUL."""
     try:
-        return unquote_to_bytes(text).decode()
+        decoded = unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise HTTPError(400, "the path is no UTF-8") from None
+    if "\0" in decoded:
+        raise HTTPError(400, "the path has a NUL")
+    return decoded
