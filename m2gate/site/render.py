@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jinja2
 
-import m2gate
 from m2gate.errors import ConfigError
 from m2gate.site.check import check_configuration
 from m2gate.site.records import Configuration, Directory, Handler, SettingValue, Target
@@ -19,7 +18,7 @@ def find_templates() -> Path:
     Raises ConfigError if there is none, which means a broken installation.
     """
     places = [
-        Path(m2gate.__file__).resolve().parent.parent / "mongrel2.conf.d",
+        Path(__file__).resolve().parents[2] / "mongrel2.conf.d",
         Path(sys.prefix) / "share" / "m2gate" / "mongrel2.conf.d",
         Path("/usr/share/m2gate/mongrel2.conf.d"),
     ]
