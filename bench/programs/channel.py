@@ -1,9 +1,8 @@
 """The m2gate side of the broadcast: held streams on one channel."""
 
-from m2gate.app.request import Request
-
 from bench.programs.items import ITEM
 from m2gate import App, Hold
+from m2gate.app.request import Request
 
 app = App()
 board = app.channel("board")

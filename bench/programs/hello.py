@@ -1,9 +1,9 @@
 """The m2gate side: one route with a parameter; and the same with a handler that waits."""
 
 import gevent
-from m2gate.app.request import Request
 
 from m2gate import App
+from m2gate.app.request import Request
 
 app = App()
 
