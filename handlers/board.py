@@ -1,8 +1,10 @@
 """Long polling with a cursor: a message board.
 
-A client asks for what came after the last number it has seen. If there is nothing yet, the handler returns a
-``Hold``: the request waits in a channel, without a handler, until somebody posts or the time is up. The cursor
-makes it whole: what comes between two polls is in the next answer. The board keeps its last 100 messages.
+A client asks for what came after the last number it has seen, and the answer waits until there is something.
+
+If there is nothing yet, the handler returns a ``Hold``: the request waits in a channel, without a handler, until
+somebody posts or the time is up. The cursor makes it whole: what comes between two polls is in the next answer.
+The board keeps its last 100 messages.
 """
 
 from collections import deque

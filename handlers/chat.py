@@ -1,7 +1,9 @@
 """Chat over a WebSocket.
 
+Open this page in two windows and talk to yourself.
+
 Whoever connects joins a channel, and what anybody says is published to it: one message to Mongrel2 for up to 128
-people. Nothing is kept: who comes later has not heard it. Open this page in two windows.
+people. Nothing is kept: who comes later has not heard it.
 """
 
 from typing import Any, Final

@@ -1,7 +1,9 @@
 """A clock of server-sent events.
 
-The handler returns a generator of events. It runs while the browser takes them; when the browser leaves, the
-generator is closed, and its ``finally`` keeps the count of watchers right.
+The handler returns a generator, and each event it yields is in the browser at once.
+
+It runs while the browser takes events; when the browser leaves, the generator is closed, and its ``finally`` keeps
+the count of watchers right.
 """
 
 import time

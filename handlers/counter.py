@@ -1,7 +1,9 @@
 """A JSON socket: a counter for programs.
 
-Programs talk to Mongrel2 on the same port without HTTP: a name, a JSON text and a NUL byte, and the answer comes
-the same way. This one counts, and the page sees it live.
+Programs talk to Mongrel2 on the same port without HTTP; this page sees them count.
+
+A message is a name, a JSON text and a NUL byte, and the answer comes the same way. Each one is also published to a
+channel, and the page has an event stream from that.
 """
 
 from typing import Any, Final

@@ -1,8 +1,9 @@
 """A big download.
 
-The handler returns a generator, and Mongrel2 asks for more only as fast as the client takes it: a thousand slow
-clients do not fill the memory. The digest is announced in a header before the first byte. Leave in the middle, and
-the producer stops.
+A gigabyte if you like, produced as fast as the client takes it and no faster.
+
+The handler returns a generator, and Mongrel2 says when there is room for more: a thousand slow clients do not fill
+the memory. The digest is announced in a header before the first byte. Leave in the middle, and the producer stops.
 """
 
 import hashlib

@@ -1,7 +1,9 @@
 """A Flask application, mounted: a guest book.
 
-Flask knows nothing of Mongrel2, and nothing is changed for it: a form, a session in a signed cookie, a message for
-the next page, and a redirect after each post. Django's application is mounted just so.
+Flask knows nothing of Mongrel2, and nothing is changed for it.
+
+A form, a session in a signed cookie, a message for the next page, and a redirect after each post. Any other WSGI
+application is mounted just so.
 """
 
 import secrets

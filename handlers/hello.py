@@ -1,7 +1,9 @@
 """Hello: routes, parameters, JSON and errors.
 
-A handler is a function. What stands in braces in its path comes as an argument, what it returns is the answer:
-text, a dict as JSON, or an ``HTTPError`` raised anywhere.
+A handler is a function, and what it returns is the answer.
+
+What stands in braces in its path comes as an argument. Text is sent as text, a dict as JSON, and an ``HTTPError``
+raised anywhere becomes the response.
 """
 
 from typing import Any

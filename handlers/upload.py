@@ -1,7 +1,9 @@
 """Upload with a progress bar.
 
-The handler gets the body in pieces while the browser is still sending, and keeps none of them. It reads no faster
-than it likes: what it does not read, the browser has to wait with, and memory stays flat whatever the size.
+The handler gets the body in pieces while the browser is still sending, and keeps none of them.
+
+It reads as slowly as it likes: what it has not read, the browser has to wait with, and the memory of the server
+stays flat whatever the size.
 """
 
 import hashlib

@@ -28,20 +28,23 @@ INDEX: Final = """<!doctype html>
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }}
 main {{ max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }}
-h1 {{ margin: 0 0 1.5rem; font-size: clamp(1.5rem, 5vw, 2rem); }}
+h1 {{ margin: 0; font-size: clamp(1.5rem, 5vw, 2rem); }}
+p {{ margin: .25rem 0 1.5rem; color: var(--soft); }}
 ul {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; margin: 0;
   padding: 0; list-style: none; }}
-a {{ display: block; height: 100%; padding: 1.25rem; color: inherit; text-decoration: none; background: var(--card);
+a {{ display: flex; flex-direction: column; height: 100%; padding: 1.25rem; color: inherit; text-decoration: none; background: var(--card);
   border: 1px solid var(--line); border-radius: .75rem; overflow-wrap: anywhere; }}
 a:hover, a:focus-visible {{ border-color: var(--accent); outline: 2px solid var(--accent); outline-offset: 0; }}
-strong {{ display: block; color: var(--accent); }}
-span {{ display: block; margin: .4rem 0 .6rem; color: var(--soft); font-size: .9rem; }}
+strong {{ color: var(--accent); text-wrap: balance; }}
+span {{ margin: .4rem 0 .6rem; color: var(--soft); font-size: .9rem; }}
+a code {{ margin-top: auto; }}
 code {{ color: var(--soft); font: .8rem ui-monospace, "DejaVu Sans Mono", monospace; }}
 </style>
 </head>
 <body>
 <main>
 <h1>{title}</h1>
+<p>Each file of this folder is an application of its own; all of them run in this worker.</p>
 <ul>
 {cards}
 </ul>
