@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import m2gate
+import m2gate.site.render
 from m2gate.errors import ConfigError
 from m2gate.site.private import PrivateServer
 from m2gate.site.render import find_templates, render
@@ -65,7 +65,7 @@ def test_templates_of_a_checkout_come_first() -> None:
 
 
 def test_templates_of_an_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m2gate, "__file__", str(tmp_path / "lib" / "m2gate" / "__init__.py"))
+    monkeypatch.setattr(m2gate.site.render, "__file__", str(tmp_path / "lib" / "m2gate" / "site" / "render.py"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     place = tmp_path / "share" / "m2gate" / "mongrel2.conf.d"
     if not Path("/usr/share/m2gate/mongrel2.conf.d").exists():
