@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 
+import gevent
 from gevent import get_hub, getcurrent
 
 from m2gate.hub.form import Form, ResponseForm, StreamForm
@@ -63,12 +64,16 @@ class Broadcast:
     def publish(self, item: Item) -> Receipt:
         """Accept item. Blocks the greenlet while most subscribers of the channel cannot take more.
 
-        It waits at most STALL_S for those that make no progress. In a callback of the loop it never
-        waits. Raises ValueError for an item that has no rendering in some form.
+        It waits at most STALL_S for those that make no progress; on a channel that drops, only as
+        long as it takes to read what credits have come. In a callback of the loop it never waits.
+        Raises ValueError for an item that has no rendering in some form.
         """
         hub = self.hub
         if hub.is_congested(item.channel, self._clock()) and getcurrent() is not get_hub():
-            self._wait_room(item.channel)
+            if hub.drops(item.channel):
+                gevent.sleep(0)
+            else:
+                self._wait_room(item.channel)
         receipt = hub.publish(item)
         if hub.fullest_bytes >= MERGE_BYTES:
             self.flush()

@@ -1,12 +1,12 @@
 """Channels: publish an item once, and every WebSocket, stream and hold that joined gets it."""
 
-import json
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from m2gate.app.broadcast import Broadcast, Held
+from m2gate.app.convert import encode_json
 from m2gate.app.websocket import WebSocket
 from m2gate.hub.form import WEBSOCKET
 from m2gate.hub.item import NO_FORMATS, Fields, Formats, Item, ResponseFormat
@@ -188,7 +188,7 @@ def build_content(data: Data) -> tuple[str | bytes, str]:
     if isinstance(data, bytes):
         return data, BINARY_TYPE
     if isinstance(data, dict | list):
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")), JSON_TYPE
+        return encode_json(data).decode(), JSON_TYPE
     raise TypeError(f"data is str, bytes, dict or list, not {type(data).__name__}")
 
 

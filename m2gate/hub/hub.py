@@ -166,13 +166,13 @@ class Hub:
         return Receipt(matched, queued, dropped)
 
     def is_congested(self, channel: str, now_s: float) -> bool:
-        """Tell whether publishers to channel shall wait: most subscribers lag and still make progress.
+        """Tell whether publishers to channel are too fast: most subscribers lag and still make progress.
 
-        One that has made none for STALL_S is left out, so that a publisher waits no longer than
-        that for clients that have stopped reading. Never for channels that drop.
+        One that has made none for STALL_S is left out, so that nobody waits longer than that for
+        clients that have stopped reading.
         """
         state = self._channels.get(channel)
-        if state is None or state.policy.rule != "block" or not state.is_crowded():
+        if state is None or not state.is_crowded():
             return False
         for group in state.groups.values():
             for subscriber in group.lagging.values():
@@ -180,6 +180,10 @@ class Hub:
                     subscriber.stalled = True
                     state.stalled += 1
         return state.is_crowded()
+
+    def drops(self, channel: str) -> bool:
+        """Tell whether the policy of channel drops items, so that publishers need not wait."""
+        return self._policies.get(channel, DEFAULT_POLICY).rule != "block"
 
     def laggard(self, channel: str) -> Outlet | None:
         """Return one connection that lags on channel, if any does."""

@@ -456,11 +456,11 @@ def test_publishers_do_not_wait_for_those_that_make_no_progress(owner: Owner, se
     assert not owner.hub.is_congested("c", owner.now_s)
 
 
-@pytest.mark.parametrize("rule", ["drop-oldest", "latest"])
-def test_channels_that_drop_are_never_congested(owner: Owner, server: FakeServer, rule: Rule) -> None:
+@pytest.mark.parametrize(("rule", "drops"), [("block", False), ("drop-oldest", True), ("latest", True)])
+def test_which_channels_drop(owner: Owner, rule: Rule, drops: bool) -> None:
     owner.hub.configure("c", Policy(rule))
-    full(owner, server, 3)
-    assert not owner.hub.is_congested("c", owner.now_s)
+    assert owner.hub.drops("c") is drops
+    assert not owner.hub.drops("another")
 
 
 # -- response holds -----------------------------------------------------------------------------------
