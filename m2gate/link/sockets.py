@@ -58,7 +58,7 @@ class Sockets:
         self.requests = context.socket(zmq.PULL)
         self._lost = Event()
         self._ready = Event()
-        self._watched: list[tuple[zmq.Socket[bytes], object]] = []
+        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes], object]] = []
         for socket in (self.replies, self.requests):
             socket.linger = 0
             socket.reconnect_ivl = -1
@@ -119,7 +119,7 @@ class Sockets:
     def _watch_monitor(self, socket: "zmq.Socket[bytes]") -> None:
         monitor = socket.get_monitor_socket(_EVENTS)
         watcher = get_hub().loop.io(monitor.fileno(), READ)
-        self._watched.append((socket, watcher))
+        self._watched.append((socket, monitor, watcher))
 
         def look() -> None:
             while True:
@@ -144,10 +144,13 @@ class Sockets:
 
     def close(self, *, deliver: bool = False) -> None:
         """Close both; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""
-        for socket, watcher in self._watched:
+        for socket, monitor, watcher in self._watched:
+            # Not disable_monitor(): it closes the reading end first, and when libzmq has an event to
+            # write in that moment, its thread waits for a reader for ever, and we for its lock.
+            socket.monitor(None, 0)
             watcher.stop()  # type: ignore[attr-defined]
             watcher.close()  # type: ignore[attr-defined]
-            socket.disable_monitor()
+            monitor.close(linger=0)
         self._watched.clear()
         self.requests.close(linger=0)
         self.replies.close(linger=DELIVER_MS if deliver else 0)
