@@ -39,7 +39,7 @@ class BodyFile(io.RawIOBase):
         self._is_at_end = not piece
         return piece
 
-    def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]  # pieces, not lines
+    def __iter__(self) -> Iterator[bytes]:  # pieces, not lines
         """Yield the pieces as the client sends them. Blocks the greenlet; raises ConnectionGone."""
         while piece := self._next_piece():
             yield piece

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl
 from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
-from werkzeug.http import parse_cookie, parse_options_header
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.http import parse_cookie
 
 from m2gate.app.body import BodyFile
 from m2gate.app.routing import decode_path
@@ -134,7 +135,8 @@ class Request:
     @cached_property
     def cookies(self) -> "MultiDict[str, str]":
         """The cookies by name; bytes that are no UTF-8 become U+FFFD."""
-        return parse_cookie("; ".join(self.headers.getlist("Cookie")))
+        raw = self.exchange.head.headers.get(b"cookie", b"")
+        return parse_cookie((b"; ".join(raw) if isinstance(raw, list) else raw).decode("utf-8", "replace"))
 
     @property
     def content_type(self) -> str:
@@ -186,8 +188,8 @@ class Request:
             return self.body.decode(charset)
         except LookupError:
             raise HTTPError(415, f"unknown charset {charset[:40]!r}") from None
-        except UnicodeDecodeError:
-            raise HTTPError(400, f"the body is no {charset}") from None
+        except ValueError:  # not only UnicodeDecodeError: some codecs have errors of their own
+            raise HTTPError(400, f"the body is no {charset[:40]}") from None
 
     @cached_property
     def json(self) -> Any:
@@ -204,18 +206,28 @@ class Request:
     @cached_property
     def _form(self) -> "tuple[MultiDict[str, str], MultiDict[str, Any]]":
         kind, parameters = parse_options_header(self.headers.get("Content-Type", ""))
-        if kind.lower() not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        if kind.lower() == "application/x-www-form-urlencoded":
+            return self._parse_urlencoded(), MultiDict()
+        if kind.lower() != "multipart/form-data":
             raise HTTPError(415, "send a form")
+        return self._parse_multipart(parameters)
+
+    def _parse_urlencoded(self) -> "MultiDict[str, str]":
+        try:
+            return parse_query(self.body, FORM_PARTS_MAX)
+        except ValueError:
+            raise HTTPError(413, f"a form has at most {FORM_PARTS_MAX} fields") from None
+
+    def _parse_multipart(self, parameters: dict[str, str]) -> "tuple[MultiDict[str, str], MultiDict[str, Any]]":
         parser = FormDataParser(
             max_form_memory_size=self.app.max_memory,
             max_content_length=None,
             max_form_parts=FORM_PARTS_MAX,
             silent=False,
         )
+        stream, length = io.BufferedReader(self.stream), self.exchange.declared_length
         try:
-            _, form, files = parser.parse(
-                io.BufferedReader(self.stream), kind.lower(), self.exchange.declared_length, parameters
-            )
+            _, form, files = parser.parse(stream, "multipart/form-data", length, parameters)
         except HTTPException as error:
             raise HTTPError(error.code or 400, "this form is too large") from None
         except ValueError:
@@ -268,10 +280,13 @@ class Request:
         return self.app.detach(self.exchange)
 
 
-def parse_query(raw: bytes) -> "MultiDict[str, str]":
-    """Parse ``a=1&b=2`` into a MultiDict."""
-    pairs = parse_qsl(raw.decode("ascii", "replace"), keep_blank_values=True, errors="replace", max_num_fields=None)
-    return MultiDict(pairs)
+def parse_query(raw: bytes, fields_max: int | None = None) -> "MultiDict[str, str]":
+    """Parse ``a=1&b=2`` into a MultiDict; bytes that are no UTF-8 become U+FFFD.
+
+    Raises ValueError for more than fields_max fields.
+    """
+    text = raw.decode("utf-8", "replace")
+    return MultiDict(parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=fields_max))
 
 
 def too_large(limit: int) -> HTTPError:

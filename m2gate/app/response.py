@@ -1,9 +1,10 @@
 """Responses: status, headers, cookies and a body of whatever a handler may return."""
 
-import io
 import mimetypes
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import stat
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -15,7 +16,9 @@ from m2gate.wire.http import build_fields, status_line
 
 Fields = tuple[tuple[str, str], ...]
 
-FILE_PIECE: Final = 32_768
+REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+# RFC 6265, section 4.1.1: a name is a token, an attribute ends at a semicolon.
+_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Response:
@@ -73,7 +76,15 @@ class Response:
         httponly: bool = False,
         samesite: Literal["Lax", "Strict", "None"] | None = None,
     ) -> None:
-        """Set a cookie. Raises ValueError for a key or attribute that must not be sent."""
+        """Set a cookie; its value may be any text.
+
+        Raises ValueError for a key that is no token, or an attribute that would end early.
+        """
+        if not _COOKIE_NAME.fullmatch(key):
+            raise ValueError(f"cookie name {key!r}: use letters, digits and !#$%&'*+-.^_`|~ only")
+        for attribute in (domain, expires, path):
+            if isinstance(attribute, str) and ";" in attribute:
+                raise ValueError(f"cookie attribute {attribute!r}: a ';' would end it")
         cookie = dump_cookie(key, value, max_age, expires, path, domain, secure, httponly, samesite=samesite)
         self.add_header("Set-Cookie", cookie)
 
@@ -87,7 +98,7 @@ class Response:
 
         Raises ValueError for a status that is no redirect.
         """
-        if status not in (301, 302, 303, 307, 308):
+        if status not in REDIRECTS:
             raise ValueError(f"status {status}: a redirect is 301, 302, 303, 307 or 308")
         location = quote(url, safe="!#$%&'()*+,/:;=?@[]~")
         return cls(b"", status, (("Location", location),))
@@ -98,24 +109,31 @@ class Response:
 
         Raises HTTPError 404 if it is no file that can be read.
         """
-        kind = content_type or mimetypes.guess_type(os.fspath(path))[0] or "application/octet-stream"
-        return cls(FileBody(path), 200, None, kind)
+        return cls(FileBody(path), 200, None, content_type or _guess_type(os.fspath(path)))
 
 
-class FileBody(io.FileIO):
-    """An open regular file as a response's body. Raises HTTPError 404 if there is none to be read."""
+def _guess_type(path: str) -> str:
+    kind, encoding = mimetypes.guess_type(path)
+    if encoding:
+        return f"application/{encoding}"  # the file as it is: no client is to unpack it on the way
+    if kind and kind.startswith("text/"):
+        return f"{kind}; charset=utf-8"
+    return kind or "application/octet-stream"
+
+
+class FileBody:
+    """A regular file as the body of a response; it is opened when it is sent.
+
+    Raises HTTPError 404 if there is none, or none that may be read.
+    """
+
+    __slots__ = ("path",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
         try:
-            super().__init__(os.fspath(path))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError):
-            raise HTTPError(404) from None
-        self.stat = os.fstat(self.fileno())
-
-
-def read_pieces(file: FileBody, count: int) -> Iterator[bytes]:
-    """Yield count bytes of an open file in pieces of FILE_PIECE, and close it."""
-    with file:
-        while count > 0 and (piece := file.read(min(FILE_PIECE, count))):
-            count -= len(piece)
-            yield piece
+            is_file = stat.S_ISREG(os.stat(self.path).st_mode) and os.access(self.path, os.R_OK)
+        except (OSError, ValueError):  # ValueError: a NUL in the path
+            is_file = False
+        if not is_file:
+            raise HTTPError(404)

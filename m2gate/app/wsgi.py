@@ -90,13 +90,14 @@ class WSGIMount:
 
 def build_environ(request: Request, prefix: str, rest: str) -> dict[str, Any]:
     """Build the environ of a request; paths are decoded to latin-1 text, as PEP 3333 wants them."""
+    name, port = _name_and_port(request)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": _native(prefix),
         "PATH_INFO": _native(rest),
         "QUERY_STRING": request.query_string.decode("latin-1"),
-        "SERVER_NAME": request.host.rpartition(":")[0] or request.host or "localhost",
-        "SERVER_PORT": _port(request),
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{request.http_version}",
         "REMOTE_ADDR": request.client,
         "wsgi.version": (1, 0),
@@ -116,7 +117,8 @@ def build_environ(request: Request, prefix: str, rest: str) -> dict[str, Any]:
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
+        joint = "; " if key == "HTTP_COOKIE" else ","
+        environ[key] = f"{environ[key]}{joint}{value}" if key in environ else value
     return environ
 
 
@@ -124,6 +126,8 @@ def _native(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1")
 
 
-def _port(request: Request) -> str:
-    _, colon, port = request.host.rpartition(":")
-    return port if colon and port.isdigit() else {"https": "443"}.get(request.scheme, "80")
+def _name_and_port(request: Request) -> tuple[str, str]:
+    name, colon, port = request.host.rpartition(":")
+    if not colon or not port.isdigit():
+        name, port = request.host, "443" if request.scheme == "https" else "80"
+    return name or "localhost", port
