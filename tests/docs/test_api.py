@@ -1,5 +1,6 @@
 """docs/reference/api.md is what scripts/docs makes of the docstrings, and has all of them."""
 
+import re
 import subprocess
 import sys
 
@@ -15,14 +16,12 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_exported_name_has_a_section() -> None:
     headings = {line for line in (ROOT / "docs/reference/api.md").read_text().splitlines() if line.startswith("## ")}
-    assert headings == {f"## {name}" for name in m2gate.__all__ if name != "__version__"}
+    assert headings >= {f"## {name}" for name in m2gate.__all__ if name != "__version__"}
 
 
 def test_every_section_says_something() -> None:
-    sections = (ROOT / "docs/reference/api.md").read_text().split("\n## ")[1:]
+    sections = re.split(r"^##+ ", (ROOT / "docs/reference/api.md").read_text(), flags=re.MULTILINE)[1:]
     silent = [
-        section.split("\n", 1)[0]
-        for section in sections
-        if not section.partition("\n\n    ")[2].partition("\n\n")[2].strip()
+        section.splitlines()[0] for section in sections if not re.search(r"^[^\s ]", section.partition("\n")[2], re.M)
     ]
     assert silent == []
