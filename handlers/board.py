@@ -1,4 +1,4 @@
-"""Long polling with a cursor: a message board.
+"""A message board by long polling.
 
 A client asks for what came after the last number it has seen, and the answer waits until there is something.
 

@@ -1,4 +1,4 @@
-"""A JSON socket: a counter for programs.
+"""A counter on a JSON socket.
 
 Programs talk to Mongrel2 on the same port without HTTP; this page sees them count.
 

@@ -1,4 +1,4 @@
-"""A Flask application, mounted: a guest book.
+"""A guest book in Flask, mounted.
 
 Flask knows nothing of Mongrel2, and nothing is changed for it.
 

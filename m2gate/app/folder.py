@@ -32,8 +32,8 @@ h1 {{ margin: 0; font-size: clamp(1.5rem, 5vw, 2rem); }}
 p {{ margin: .25rem 0 1.5rem; color: var(--soft); }}
 ul {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; margin: 0;
   padding: 0; list-style: none; }}
-a {{ display: flex; flex-direction: column; height: 100%; padding: 1.25rem; color: inherit; text-decoration: none; background: var(--card);
-  border: 1px solid var(--line); border-radius: .75rem; overflow-wrap: anywhere; }}
+a {{ display: flex; flex-direction: column; height: 100%; padding: 1.25rem; color: inherit; text-decoration: none;
+  background: var(--card); border: 1px solid var(--line); border-radius: .75rem; overflow-wrap: anywhere; }}
 a:hover, a:focus-visible {{ border-color: var(--accent); outline: 2px solid var(--accent); outline-offset: 0; }}
 strong {{ color: var(--accent); text-wrap: balance; }}
 span {{ margin: .4rem 0 .6rem; color: var(--soft); font-size: .9rem; }}

@@ -81,6 +81,11 @@ class Browser:
         field.clear()
         field.send_keys(text + "\n")
 
+    def choose(self, name: str, value: str) -> None:
+        """Choose the entry of a list that has this value."""
+        script = "const [name, value] = arguments, list = document.getElementById(name); list.value = value;"
+        self.run(script + "list.dispatchEvent(new Event('change'))", name, value)
+
     def run(self, script: str, *args: Any) -> Any:
         """Run the body of a JavaScript function; return what it returns."""
         return self.driver.execute_script(script, *args)

@@ -10,11 +10,11 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
 from tests.system.browser import Browser, chromium
+from tests.system.runs import get
 from tests.system.support import ROOT, M2GateRun, m2gate_run, wait_until
 
 NAMES = [path.stem for path in sorted((ROOT / "handlers").glob("[!_]*.py"))]
@@ -50,8 +50,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# What a person who does not see the page, or has no mouse, could not use.
+UNNAMED = """
+const named = (one) => one.labels?.length || one.ariaLabel || (one.tagName === "BUTTON" && one.innerText.trim());
+return [...document.querySelectorAll("input, select, textarea, button, progress")]
+  .filter((one) => one.checkVisibility() && !named(one)).map((one) => one.outerHTML);
+"""
+
+
 def shoot(browser: Browser, pictures: Path, name: str) -> None:
     """Take pictures of the page as it is now; on a narrow screen nothing may stick out to the right."""
+    assert browser.run(UNNAMED) == []
+    assert browser.run("return document.documentElement.lang") == "en"
     for size, scheme in (("narrow", "dark"), ("wide", "dark"), ("narrow", "light"), ("wide", "light")):
         browser.emulate(size, scheme)
         assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth"), f"{name} {size}"
@@ -76,14 +86,10 @@ def test_hello(site: M2GateRun, browser: Browser, pictures: Path) -> None:
     browser.click("send")
     browser.wait_text("status", "200")
     assert browser.text("answer") == "Hello World"
-    browser.run(
-        "const c = document.getElementById('choice'); c.selectedIndex = 1; c.dispatchEvent(new Event('change'))"
-    )
+    browser.choose("choice", "GET greet/Wörld?greeting=Good morning,")
     browser.click("send")
     browser.wait_text("answer", "Good morning, Wörld")
-    browser.run(
-        "const c = document.getElementById('choice'); c.value = 'GET tea'; c.dispatchEvent(new Event('change'))"
-    )
+    browser.choose("choice", "GET tea")
     browser.click("send")
     browser.wait_text("status", "418")
     assert browser.text("answer") == "short and stout"
@@ -213,8 +219,7 @@ def test_download_that_is_left_stops_its_producer(site: M2GateRun, browser: Brow
     browser.wait_text("state", "Stopped")
 
     def producers() -> int:
-        with urlopen(f"{site.url}/download/producers", timeout=10) as answer:
-            return int(json.load(answer)["producers"])
+        return int(json.loads(get(site, "/download/producers"))["producers"])
 
     wait_until(lambda: producers() == 0, "the producer has ended")
 
