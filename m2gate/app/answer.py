@@ -19,6 +19,7 @@ from m2gate.app.wsgi import WSGIMount
 from m2gate.errors import ConnectionGone, HTTPError
 from m2gate.link.exchange import Exchange, JsonExchange
 from m2gate.link.websocket import WebSocketExchange
+from m2gate.wire.http import UnsendableError
 
 if TYPE_CHECKING:
     from m2gate.app.application import App
@@ -231,7 +232,13 @@ def handle_json(app: "App", exchange: JsonExchange) -> None:
 
 
 def log_failure(request: Request, error: BaseException) -> None:
-    """Log the traceback of a handler's exception, and which request it was."""
+    """Log the traceback of a handler's exception, and which request it was.
+
+    Of a response that must not be sent one line is enough: any client can cause it.
+    """
+    if isinstance(error, UnsendableError):
+        logger.error("response refused request_id=%s path=%s problem=%s", request.id, request.raw_path, error)
+        return
     logger.error(
         "handler failed request_id=%s method=%s path=%s", request.id, request.method, request.raw_path, exc_info=error
     )

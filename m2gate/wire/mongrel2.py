@@ -31,6 +31,7 @@ _IDENT: Final = re.compile(rb"[A-Za-z0-9-]+")
 # Mongrel2 escapes only '"' and '\\': raw tabs and bytes that are no UTF-8 come through, so a strict or
 # a UTF-8 decoder would let any client stop the loop. One decoder for all: json.loads makes one a call.
 _decode_json: Final = json.JSONDecoder(strict=False).decode
+_NO_BODY: Final = b"0:,"
 _join: Final = b"".join
 
 
@@ -133,8 +134,13 @@ def _parse_credits(rest: bytes) -> int:
 def _parse_blocks(rest: bytes, frame: bytes) -> tuple[dict[bytes, HeaderValue], bytes]:
     try:
         headers, rest = pop(rest)
-        body, rest = pop(rest)
-    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a list as a key
+        if rest == _NO_BODY:
+            body, rest = b"", b""
+        else:
+            body, rest = pop(rest)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        # TypeError: a list as a key. OverflowError: tnetstring3 0.4 stumbles over its own message
+        # when the type byte is above 0x7f.
         raise WireError(f"broken tnetstring: {error}", len(frame) - len(rest), frame) from error
     if type(body) is not bytes or rest:
         raise WireError("a message ends with its body", len(frame) - len(rest), frame)
