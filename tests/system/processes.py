@@ -70,7 +70,8 @@ def command_line(pid: int) -> str:
 
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment for a child that imports this checkout's m2gate."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **changes}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **changes}
 
 
 @contextmanager
