@@ -10,7 +10,7 @@ from m2gate.errors import ConnectionGone
 from m2gate.link.upload import Upload
 from m2gate.link.wait import Turnstile
 from m2gate.wire.flow import PIECE_BYTES, Outflow
-from m2gate.wire.mongrel2 import build_targets
+from m2gate.wire.mongrel2 import CREDITS_INITIAL, build_targets
 
 if TYPE_CHECKING:
     from m2gate.link.exchange import Exchange
@@ -152,7 +152,10 @@ class Connection(Outflow):
 
     def granted(self, amount: int) -> None:
         """Take amount bytes of credits that came back, send what they allow, wake who waits."""
-        self.grant(amount)
+        left = self.outstanding - amount
+        self.outstanding = left if left > 0 else 0
+        if self.window is None:
+            self.window = CREDITS_INITIAL
         if self.units:
             self.pump()
             return
@@ -273,4 +276,4 @@ class Connection(Outflow):
             self.current = self.pipeline.popleft()
             self.server.runnable(self.current)
         else:
-            self.idle_since_s = self.server.now_s
+            self.idle_since_s = self.server.clock.now_s

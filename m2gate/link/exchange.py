@@ -67,8 +67,9 @@ class Exchange:
         headers = head.headers
         self.method: bytes = headers[b"METHOD"]  # type: ignore[assignment]  # checked where messages are filed
         # HTTP/1.0 without keep-alive, and whatever Mongrel2 may call it, ends with its response.
+        token = headers.get(b"connection")
         self.close_after = headers.get(b"VERSION") != b"HTTP/1.1" or (
-            b"connection" in headers and http.wants_close(b"HTTP/1.1", headers[b"connection"])
+            token is not None and token != b"keep-alive" and http.wants_close(b"HTTP/1.1", token)
         )
         if upload is not None:
             self.upload = upload
@@ -171,7 +172,10 @@ class Exchange:
         self.status = status
         self.written = len(body)
         if not connection.gone:
-            self._write(data)
+            try:
+                connection.write(data)
+            except ConnectionGone:
+                self.close_after = True
         self._end()
 
     def _whole(self, status: int, headers: Headers, body: bytes) -> bytes:

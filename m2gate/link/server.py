@@ -46,6 +46,7 @@ CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed
 CLOSED_REMEMBERED_MAX: Final = 100_000
 GOING_AWAY: Final = 1001  # close code of a service that stops
 IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
+_BODYLESS: Final = (b"GET", b"HEAD")  # a tuple: a repeated METHOD is a list, which has no hash
 _NOT_HTTP: Final = frozenset((b"WEBSOCKET", b"WEBSOCKET_HANDSHAKE", b"JSON", b"XML"))
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 
@@ -124,14 +125,27 @@ class Server:
         """
         try:
             message = parse_message(frame)
+            connection = self.connections.get(message.conn_id)
             if type(message) is Request:
                 if message.send_ident != self.send_ident:
                     raise WireError("the message is from another server", 0, frame)
-                return self._file(message)
+                headers = message.headers
+                if (
+                    connection is not None
+                    and connection.current is None
+                    and headers.get(b"METHOD") in _BODYLESS
+                    and not message.body
+                    and b"content-length" not in headers
+                    and b"transfer-encoding" not in headers
+                    and not self.is_draining
+                ):
+                    # Nearly every message; whatever else it may be is found out in _file.
+                    connection.current = exchange = Exchange(connection, message)
+                    return exchange
+                return self._file(connection, message)
         except WireError as error:
             self._reject(error)
             return None
-        connection = self.connections.get(message.conn_id)
         if type(message) is Credits:
             self._flow_control = True
             if connection is not None:
@@ -141,10 +155,9 @@ class Server:
             connection.lose()
         return None
 
-    def _file(self, message: Request) -> Exchange | None:
+    def _file(self, connection: Connection | None, message: Request) -> Exchange | None:
         headers = message.headers
         method = headers.get(b"METHOD")
-        connection = self.connections.get(message.conn_id)
         if method is None:
             self._file_piece(connection, message)
             return None
