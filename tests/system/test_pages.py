@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def test_hello(site: M2GateRun, browser: Browser, pictures: Path) -> None:
     assert "hello/tea" in complaint[0]
     assert "418" in complaint[0]
     shoot(browser, pictures, "hello")
+    browser.run("document.querySelector('summary').click()")
+    assert "def greet(request: Request, name: str) -> str:" in browser.run(
+        "return document.querySelector('details').innerText"
+    )
+    shoot(browser, pictures, "hello-code")
 
 
 def test_upload_shows_progress_and_the_right_digest(
@@ -250,6 +256,29 @@ def test_guestbook_keeps_the_session(site: M2GateRun, browser: Browser, pictures
     shoot(browser, pictures, "guestbook")
     browser.click("leave")
     wait_until(lambda: browser.run("return !!document.getElementById('name')"), "signed out")
+
+
+def test_pages_come_back_when_the_code_is_loaded_again(site: M2GateRun, browser: Browser) -> None:
+    browser.open(f"{site.url}/chat/")
+    chat = browser.window
+    browser.fill("name", "Ann")
+    browser.wait_text("log", "joined")
+    board = browser.new_window(f"{site.url}/board/")
+    browser.wait_text("state", "a poll waits")
+    clock = browser.new_window(f"{site.url}/clock/")
+    browser.wait_text("state", "connected")
+    site.process.send_signal(signal.SIGHUP)
+    browser.wait_text("state", "lost")
+    browser.wait_text("state", "connected")
+    ticks = int(browser.text("ticks"))
+    wait_until(lambda: int(browser.text("ticks")) > ticks, f"ticks after the {ticks} of before, in {clock}")
+    browser.go_to(chat)
+    wait_until(lambda: browser.text("log").count("Annjoined") == 2, "Ann is back")
+    browser.fill("text", "still here")
+    browser.wait_text("log", "still here")
+    browser.go_to(board)
+    browser.fill("text", "of the new life")
+    browser.wait_text("log", "of the new life")
 
 
 @pytest.mark.parametrize("name", NAMES)
