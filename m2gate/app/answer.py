@@ -35,19 +35,22 @@ def handle(app: "App", exchange: Exchange) -> None:
     """Answer one exchange; called in a greenlet of its own. Raises nothing that a handler raises."""
     if exchange.refusal is not None:
         exchange.answer_refusal()
+    elif type(exchange) is Exchange:
+        handle_http(app, exchange)
     elif isinstance(exchange, WebSocketExchange):
         handle_websocket(app, exchange)
     elif isinstance(exchange, JsonExchange):
         handle_json(app, exchange)
-    else:
-        handle_http(app, exchange)
 
 
 def handle_http(app: "App", exchange: Exchange) -> None:
     """Answer a plain HTTP request."""
     request = Request(app, exchange)
+    is_hooked = app.before_hooks or app.after_hooks or app.error_handlers
     try:
-        value = call(app, request, exchange.method.decode("latin-1"), exchange.head.path.decode("latin-1"))
+        value = (call if is_hooked else call_handler)(
+            app, request, exchange.method.decode("latin-1"), exchange.head.path.decode("latin-1")
+        )
         # The usual answers, without a Response in between.
         kind = type(value)
         if kind is str and not exchange.detached:
@@ -63,8 +66,6 @@ def call(app: "App", request: Request, method: str, path: str) -> Any:
 
     path: raw, below the prefix that this App is mounted on.
     """
-    if not (app.before_hooks or app.after_hooks or app.error_handlers):
-        return call_handler(app, request, method, path)
     try:
         value = next((value for hook in app.before_hooks if (value := hook(request)) is not None), None)
         if value is None:

@@ -298,16 +298,18 @@ class Exchange:
             return
         self.state = FINISHED
         connection = self.connection
-        if self.upload is not None:
-            self.upload.abandon()
+        upload = self.upload
+        if upload is not None:
+            upload.abandon()
         if self.close_after and not connection.gone:
-            if isinstance(self.upload, Upload) and not self.upload.is_done:
-                connection.server.linger(connection, self.upload)
+            if isinstance(upload, Upload) and not upload.is_done:
+                connection.server.linger(connection, upload)
             else:
                 connection.close()
         connection.leave(self)
-        for callback in self._at_end:
-            callback()
+        if self._at_end:
+            for callback in self._at_end:
+                callback()
         if self.on_end is not None:
             self.on_end(self)
 
