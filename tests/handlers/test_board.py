@@ -13,6 +13,12 @@ def post(client: TestClient, text: str) -> Any:
     return answer.json
 
 
+def wait_for_polls(client: TestClient, count: int) -> None:
+    with gevent.Timeout(5):
+        while (board := client.app.broadcast.hub.stats().channels.get("board")) is None or board.subscribers < count:
+            gevent.sleep(0.001)
+
+
 def test_what_came_after_the_cursor(client: TestClient) -> None:
     for number in range(1, 4):
         assert post(client, f" text {number} ") == {"n": number, "text": f"text {number}"}
@@ -24,7 +30,7 @@ def test_what_came_after_the_cursor(client: TestClient) -> None:
 def test_a_poll_waits_for_the_next_message(client: TestClient) -> None:
     post(client, "old")
     polls = [gevent.spawn(client.get, "/messages?after=1") for _ in range(3)]
-    gevent.sleep(0.05)
+    wait_for_polls(client, 3)
     assert not any(poll.ready() for poll in polls)
     post(client, "new")
     answers = [poll.get(timeout=5) for poll in polls]
