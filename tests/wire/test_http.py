@@ -11,6 +11,7 @@ from m2gate.wire.http import (
     LAST_CHUNK,
     LENGTH_MAX,
     REASONS,
+    UnsendableError,
     build_chunk,
     build_fields,
     check_framing,
@@ -27,6 +28,7 @@ STATUSES = [
     (200, b"HTTP/1.1 200 OK\r\n"),
     (404, b"HTTP/1.1 404 Not Found\r\n"),
     (413, b"HTTP/1.1 413 Content Too Large\r\n"),
+    (414, b"HTTP/1.1 414 URI Too Long\r\n"),
     (416, b"HTTP/1.1 416 Range Not Satisfiable\r\n"),
     (422, b"HTTP/1.1 422 Unprocessable Content\r\n"),
     (299, b"HTTP/1.1 299 \r\n"),
@@ -102,8 +104,13 @@ def test_no_second_field_can_be_smuggled_in(build: object, value: str) -> None:
     for pair in (("X-Name", value), (value, "x"), ("", "x")):
         # Twice, as a result may have been kept.
         for _ in range(2):
-            with pytest.raises(ValueError, match="header"):
+            with pytest.raises(UnsendableError, match="header") as caught:
                 build(pair)
+            assert isinstance(caught.value, ValueError)
+    # A value may be secret.
+    with pytest.raises(UnsendableError) as caught:
+        build(("X-Name", f"secret{value}"))
+    assert "secret" not in str(caught.value)
 
 
 NAMES = st.text(TOKEN, min_size=1, max_size=20)

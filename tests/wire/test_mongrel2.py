@@ -134,9 +134,12 @@ def test_both_protocols_carry_any_bytes(build: Build, request_: Request) -> None
 @pytest.mark.checklist("mongrel2", 18)
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("body", [b'{"type":"disconnect"}', b'{"type":"credits"}'])
-@pytest.mark.parametrize("special", [b"METHOD", b"DOWNLOAD_CREDITS"])
-def test_a_clients_message_to_the_star_route_is_no_notice(build: Build, body: bytes, special: bytes) -> None:
-    headers: dict[bytes, HeaderValue] = {b"PATTERN": b"@*", b"METHOD": b"JSON", special: b"JSON"}
+@pytest.mark.parametrize("amount", [{}, {b"DOWNLOAD_CREDITS": b"5"}], ids=["later", "first"])
+def test_a_clients_message_to_the_star_route_is_no_notice(
+    build: Build, body: bytes, amount: dict[bytes, HeaderValue]
+) -> None:
+    # The first message of a connection tells its credits, whatever the message is.
+    headers: dict[bytes, HeaderValue] = {b"PATTERN": b"@*", b"METHOD": b"JSON", **amount}
     request = Request(b"m2", 1, b"@*", headers, body)
     assert parse_message(build(request)) == request
 

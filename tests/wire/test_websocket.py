@@ -180,7 +180,8 @@ CLOSES = [
     pytest.param(b"", None, "", id="empty"),
     pytest.param(b"\x03\xe8", 1000, "", id="code-only"),
     pytest.param(b"\x03\xe9going away", 1001, "going away", id="reason"),
-    pytest.param(b"\x13\x87" + "ü".encode() * 61, 4999, "ü" * 61, id="longest"),
+    pytest.param(b"\x13\x87" + "ü".encode() * 61, 4999, "ü" * 61, id="long"),
+    pytest.param(b"\x0b\xb8" + b"x" * 123, 3000, "x" * 123, id="longest"),
 ]
 
 
