@@ -7,8 +7,7 @@ the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import gevent
-from gevent import GreenletExit, getcurrent
+from gevent import GreenletExit, get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.errors import ConnectionGone, WireError
@@ -340,7 +339,13 @@ class Exchange:
     def end_producer(self) -> None:
         """End a producer that waits, as if the client had left, but with its connection intact."""
         if self._producer is not None:
-            gevent.kill(self._producer, GreenletExit)
+            get_hub().loop.run_callback(self._end_producer)
+
+    def _end_producer(self) -> None:
+        # In the loop, where nobody else runs: it may have come back by itself meanwhile, and its
+        # greenlet may rest or have another exchange.
+        if self._producer is not None:
+            self._producer.throw(GreenletExit)
 
     def connection_lost(self) -> None:
         """Hear from the connection that its client is gone."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import zmq
-from gevent import get_hub, getcurrent
+from gevent import GreenletExit, Timeout, get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.link.exchange import Exchange
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 TURN_FRAMES: Final = 128  # received before other greenlets, timers and sockets get their turn
 TURN_PROMOTIONS: Final = 128
 BACKLOG_MAX: Final = 1_000  # requests received while all greenlets are busy
+WAITING_MAX: Final = 10_000  # the same, where handlers wait for what lies behind the requests
 
 
 class Source:
@@ -52,8 +53,8 @@ class Pool:
 
     At the bound up to BACKLOG_MAX requests are taken in, because credits and leaves are behind them
     in the same queue; then nothing is received until a handler ends, and ZeroMQ and Mongrel2 hold
-    the rest. Only where handlers wait for those very messages, receiving goes on and further
-    requests get 503.
+    the rest. Only where handlers wait for those very messages, receiving goes on up to WAITING_MAX
+    requests, and further ones get 503.
     """
 
     def __init__(self, handle: Callable[[Exchange], None], max_handlers: int) -> None:
@@ -134,7 +135,7 @@ class Pool:
             if self._is_full:
                 self._is_full = False
                 self._kick()
-            self._hub.switch()
+            self._rest()
 
     def _receive(self, me: greenlet) -> Exchange:
         """Return the next exchange to run; everything else is filed. Blocks the greenlet, which leads."""
@@ -147,7 +148,7 @@ class Pool:
             if self._budget <= 0:
                 self._budget = TURN_FRAMES
                 self._hub.loop.run_callback(self._resume, me)
-                self._hub.switch()
+                self._rest()
             elif ready:
                 source = ready[0]
                 try:
@@ -162,7 +163,18 @@ class Pool:
                     return exchange
             else:
                 self._waiting = me
+                self._rest()
+
+    def _rest(self) -> None:
+        """Blocks the greenlet until _resume switches to it, and nothing else ends that."""
+        while True:
+            try:
                 self._hub.switch()
+            except (GreenletExit, Timeout) as error:
+                # Not ours: a handler has started a Timeout, or a kill, and left it running.
+                logger.warning("left behind by a handler that has ended: %r", error)
+            else:
+                return
 
     @staticmethod
     def _dispatch(source: Source, frame: bytes) -> Exchange | None:
@@ -176,7 +188,7 @@ class Pool:
     def _run_handler(self, exchange: Exchange) -> None:
         try:
             self._handle(exchange)
-        except Exception:
+        except (Exception, GreenletExit, Timeout):
             logger.exception("exchange failed request_id=%s", exchange.request_id)
             exchange.abort()
 
@@ -246,7 +258,7 @@ class Pool:
             exchange = self._dispatch(source, frame)
             if exchange is None:
                 continue
-            if len(self._backlog) < BACKLOG_MAX:
+            if len(self._backlog) < WAITING_MAX:
                 self._backlog.append(exchange)
             else:
                 self.rejected += 1
