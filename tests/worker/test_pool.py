@@ -240,7 +240,7 @@ def test_an_exception_costs_only_its_own_connection(caplog: pytest.LogCaptureFix
     assert sum("exchange failed" in record.message for record in caplog.records) == 10
 
 
-def test_a_producer_that_has_just_ended_is_not_killed() -> None:
+def test_a_producer_that_has_just_ended_is_not_killed(caplog: pytest.LogCaptureFixture) -> None:
     """The leave arrives in the very turn of the loop in which the producer comes back by itself."""
     produced = Event()
 
@@ -260,6 +260,7 @@ def test_a_producer_that_has_just_ended_is_not_killed() -> None:
             feeder.request(100 + number)
             until(partial(feeder.has_handled, 100 + number))
         assert feeder.answered() == 10
+    assert not caplog.records
 
 
 def test_a_producer_ends_with_its_client() -> None:
