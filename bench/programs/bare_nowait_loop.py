@@ -25,7 +25,7 @@ def main() -> None:
             tnetstring.loads(rest)
             replies.send(b"%s %d:%s, %s" % (ident, len(conn_id), conn_id, answer), zmq.NOBLOCK)
 
-    watcher = get_hub().loop.io(requests.fd, 1)
+    watcher = get_hub().loop.io(requests.fileno(), 1)
     watcher.start(drain)
     drain()
     Event().wait()
