@@ -60,7 +60,7 @@ class Connection(Outflow):
         self.on_closing: Callable[[], None] | None = None  # the hub's, to be called once
         self.on_room: Callable[[], None] | None = None  # the hub's, while it has items waiting for us
         self.taken = 0  # units that went out whole, so that a writer knows when its own did
-        self.idle_since_s = 0.0
+        self.idle_since_s = server.now_s
         self.stored_upload = b""  # path of a file that Mongrel2 is writing for this connection
 
     def __repr__(self) -> str:
@@ -218,7 +218,10 @@ class Connection(Outflow):
         self.gone = True
         self.units.clear()
         self.queued = 0
-        self.pipeline = None
+        pipeline, self.pipeline = self.pipeline, None
+        for waiting in pipeline or ():
+            if waiting.upload is not None:
+                waiting.upload.abandon()  # it may lie in a file
         self.announce_close()
         self.server.forget(self)
         if self.turnstile is not None:
@@ -244,8 +247,11 @@ class Connection(Outflow):
     def enter(self, exchange: "Exchange") -> bool:
         """Make exchange the current one, or queue it; tell whether it may run now.
 
-        At PIPELINE_MAX waiting exchanges the connection is cut.
+        At PIPELINE_MAX waiting exchanges the connection is cut. Once it is closing there is nobody
+        to answer, so what still comes must not run.
         """
+        if self.closing:
+            return False
         if self.current is not None and self.current.detached and self.current.started:
             # Only the client knows when an answer by token is complete: then it asks again.
             self.current.complete(0, 0)

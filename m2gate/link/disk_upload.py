@@ -91,7 +91,7 @@ class DiskUploads:
         except WireError as error:
             return Refusal(400, error.rule)
         expected, connection.stored_upload = connection.stored_upload, b""
-        if type(start) is not bytes or not self._path.fullmatch(start):
+        if type(start) is not bytes or not self._path.fullmatch(start) or length == 0:
             return Refusal(400, "these upload headers are Mongrel2's own")
         if not expected:
             # A client's own -done may come with a genuine start: it is not looked at.

@@ -4,6 +4,7 @@ Mongrel2 adds nothing to a response and closes nothing by itself, so framing, ke
 the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
 """
 
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -371,6 +372,16 @@ class JsonExchange(Exchange):
     def __init__(self, connection: "Connection", head: Request) -> None:
         super().__init__(connection, head)
         self.close_after = False  # these messages have no HTTP version
+
+    def answer_refusal(self) -> None:
+        """Answer a refused message as JSON, and close. Does not block."""
+        if self.refusal is None:
+            raise ValueError("the message was not refused")
+        status, _, body = self.refusal
+        self.close_after = True
+        self.state, self.status = STARTED, status
+        self.connection.post(json.dumps({"error": body.decode().strip()}).encode() + b"\0")
+        self._end()
 
     def answer(self, body: bytes) -> None:
         """Send one reply and end the exchange. Blocks the greenlet only without credits.

@@ -98,6 +98,7 @@ class Server:
         self.on_wait: Callable[[], None] | None = None
         self.is_closed = False
         self.is_draining = False
+        self.is_refusing = False  # and new requests are answered with 503
         self.rejected = 0  # messages that broke a rule
         self.request_prefix = secrets.token_hex(4) + "-"
         self.next_request_number = itertools.count(1).__next__
@@ -133,6 +134,7 @@ class Server:
                 if (
                     connection is not None
                     and connection.current is None
+                    and not connection.closing
                     and headers.get(b"METHOD") in _BODYLESS
                     and not message.body
                     and b"content-length" not in headers
@@ -178,8 +180,13 @@ class Server:
             exchange = self._open_http(connection, message)
         if exchange is None or not connection.enter(exchange):
             return None
-        if self.is_draining:
-            exchange.close_after = True
+        return self._part(exchange) if self.is_draining else exchange
+
+    def _part(self, exchange: Exchange) -> Exchange:
+        """Make exchange the last of its connection."""
+        exchange.close_after = True
+        if self.is_refusing:
+            exchange.refuse(503, "the service is stopping", (("Retry-After", "1"),))
         return exchange
 
     def _open(self, message: Request) -> Connection:
@@ -355,11 +362,14 @@ class Server:
 
         A close with unread bytes would reset the client before it has read the answer.
         """
+        connection.announce_close()
         connection.closing = True
         self._lingering[connection.conn_id] = (self.now_s + LINGER_S, connection, upload)
 
     def _stop_lingering(self, connection: Connection) -> None:
-        if self._lingering.pop(connection.conn_id, None) is not None:
+        lingering = self._lingering.pop(connection.conn_id, None)
+        # With units queued the last of them brings the close.
+        if lingering is not None and not connection.gone and not connection.units:
             connection.send_close()
 
     def expect_close(self, connection: Connection, timeout_s: float) -> None:
@@ -379,8 +389,7 @@ class Server:
         for connection in tuple(self.connections.values()):
             exchange = connection.current
             if exchange is None:
-                connection.close()
-                continue
+                continue  # its next request may be here already, unread
             exchange.close_after = True
             if isinstance(exchange, WebSocketExchange):
                 exchange.close(GOING_AWAY, "the service is stopping")
@@ -417,7 +426,13 @@ class Server:
         for connection in tuple(self.connections.values()):
             current = connection.current
             if current is None:
-                if self.now_s - connection.idle_since_s > IDLE_FORGET_S:
+                if self.now_s - connection.idle_since_s <= IDLE_FORGET_S:
+                    continue
+                if connection.stored_upload:
+                    # Mongrel2 is writing a file; or it has killed the connection, and tells so now.
+                    connection.idle_since_s = self.now_s
+                    used.append(connection.conn_id)
+                else:
                     del self.connections[connection.conn_id]
             elif current.upload is not None and current.upload.is_stalled(self.now_s - self.settings.body_timeout_s):
                 connection.abort()

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from m2gate.app.application import App
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
-from m2gate.link.server import LinkSettings
+from m2gate.link.server import LinkSettings, Server
 from m2gate.worker.access_log import AccessLog
 from m2gate.worker.direct import DirectLink
 from m2gate.worker.pool import Pool
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 DRAIN_POLL_S = 0.02
+DRAIN_OPEN_S = 0.5
 DRAIN_QUIET_S = 0.1  # no request for so long: what Mongrel2 had handed over is answered
 
 
@@ -101,24 +103,32 @@ class Worker:
         self._context.term()
 
     def _drain(self) -> None:
-        """Let what was received be answered, then end what would go on for ever."""
+        """Let what was received be answered, then end what would go on for ever.
+
+        For DRAIN_OPEN_S also what still comes is served; where it never ceases, what comes after
+        that gets 503, so that the requests which were there before can be finished.
+        """
         logger.info("draining busy=%d", self._pool.busy)
         self._app.begin_drain()
-        for link in self._links:
-            if link.server is not None:
-                link.server.begin_drain()
-        deadline_s = self._clock.now_s + self._settings.drain_timeout_s
+        for server in self._servers():
+            server.begin_drain()
+        started_s = time.monotonic()
         quiet_s = 0.0
         while quiet_s < DRAIN_QUIET_S and not self._stop_now.is_set():
             self._stop_now.wait(DRAIN_POLL_S)
-            self._clock.tick()
-            if self._clock.now_s >= deadline_s:
+            passed_s = time.monotonic() - started_s
+            if passed_s >= self._settings.drain_timeout_s:
                 logger.warning("drain timeout busy=%d", self._pool.busy)
                 break
+            if passed_s >= DRAIN_OPEN_S:
+                for server in self._servers():
+                    server.is_refusing = True
             quiet_s = quiet_s + DRAIN_POLL_S if self._pool.busy == 0 else 0.0
-        for link in self._links:
-            if link.server is not None:
-                link.server.end_sessions()
+        for server in self._servers():
+            server.end_sessions()
+
+    def _servers(self) -> list[Server]:
+        return [link.server for link in self._links if link.server is not None]
 
 
 def run(settings: WorkerSettings) -> int:
