@@ -68,8 +68,6 @@ class Outflow:
             piece = self.units.popleft()
         elif room < PIECE_MIN_BYTES and self.outstanding:
             return b""  # credits are on their way
-        elif room <= 0:
-            return b""
         else:
             # A view, as cutting bytes would copy the rest of the unit for each piece of it.
             view = memoryview(unit)

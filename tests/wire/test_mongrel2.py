@@ -144,6 +144,12 @@ def test_a_clients_message_to_the_star_route_is_no_notice(
     assert parse_message(build(request)) == request
 
 
+def test_a_notice_has_the_path_of_notices() -> None:
+    frame = b'm2 3 /x 40:16:DOWNLOAD_CREDITS,1:5,6:METHOD,4:JSON,}18:{"type":"credits"},'
+    headers: dict[bytes, HeaderValue] = {b"DOWNLOAD_CREDITS": b"5", b"METHOD": b"JSON"}
+    assert parse_message(frame) == Request(b"m2", 3, b"/x", headers, b'{"type":"credits"}')
+
+
 NOT_NOTICES = [
     pytest.param(b'm2 3 @* 16:6:METHOD,4:JSON,}22:{"type": "disconnect"},', id="blank-in-body"),
     pytest.param(b"m2 3 @* 16:6:METHOD,4:JSON,}0:,", id="no-body"),
