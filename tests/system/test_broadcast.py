@@ -145,6 +145,19 @@ def test_a_response_hold_ends_by_itself(clients: Crowd) -> None:
     wait_subscribed(clients, "news", 0)
 
 
+@pytest.mark.checklist("mongrel2", 28)
+def test_what_is_pipelined_behind_a_hold_waits_for_its_end(server: Mongrel2, clients: Crowd) -> None:
+    (poll,) = clients.add("/poll/news")
+    poll.socket.sendall(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_subscribed(clients, "news", 1)
+    assert poll.received() == b""
+    assert ask(server.port, "POST", "/say/news", '"first"') == {"matched": 1}
+    clients.listen(lambda: poll.received().endswith(b"}"), "both answers")
+    first, second = poll.received().split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert first.endswith(b"\r\n\r\nfirst")
+    assert b'"matched":1' in second
+
+
 def test_those_that_leave_are_forgotten(clients: Crowd) -> None:
     gone = [*clients.add("/stream/news", 5), *clients.add("/events/news", 5), *clients.add("/poll/news", 5)]
     gone += clients.add("/ws/news", 5, websocket=True)
