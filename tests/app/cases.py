@@ -23,6 +23,8 @@ PARTS: Final = (
     b"Content-Type: text/plain\r\n\r\nfile content\r\n--XX--\r\n"
 )
 
+DIGEST: Final = b'{"size":%d,"sha256":"%s"}'
+
 app = App(max_body=2_000_000, max_memory=100_000, origins=["https://friend.example"])
 inner = App()
 app.mount("/inner", app=inner)
@@ -270,6 +272,15 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
             Answer(200, b'{"size":0,"sha256":"%s"}' % hashlib.sha256().hexdigest().encode()),
         ),
     ],
+    # Mongrel2 once filled the second body with foreign bytes (site/settings.py, limits.content_length).
+    "upload-after-chunks": [
+        (Ask("POST", "/digest", {}, [b"abc"]), Answer(200, DIGEST % (3, hashlib.sha256(b"abc").hexdigest().encode()))),
+        (
+            Ask("POST", "/digest", {}, b"0123456789" * 50_000),
+            Answer(200, DIGEST % (500_000, hashlib.sha256(b"0123456789" * 50_000).hexdigest().encode())),
+        ),
+    ]
+    * 10,
     "too-large": [
         (Ask("POST", "/small", {}, b"0123456789"), Answer(200, b"0123456789")),
         (Ask("POST", "/small", {}, b"0123456789a"), Answer(413, b"the limit is 10 bytes\n")),
