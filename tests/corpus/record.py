@@ -206,7 +206,7 @@ def recording(protocol: Protocol, kept: dict[str, tuple[bytes, bytes]], **option
     """Run a Mongrel2 and a recorder behind it."""
     settings = {"limits.buffer_size": 4096, "limits.content_length": 4096, **options.pop("settings", {})}
     with mongrel2(
-        protocol=protocol, uuid=IDENT.decode(), routes=("/", "@chat", "@*"), settings=settings, **options
+        protocol=protocol, uuid=IDENT.decode(), routes=("/", "@chat", "@"), settings=settings, **options
     ) as server:
         recorder = Recorder(server, kept)
         try:

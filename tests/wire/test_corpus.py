@@ -40,7 +40,7 @@ FACTS: list[tuple[str, bytes, HeaderValue | None]] = [
     ("length-repeated", b"content-length", [b"5", b"3"]),
     ("length-and-chunked", b"transfer-encoding", b"chunked"),
     ("json-socket", b"PATTERN", b"@chat"),
-    ("json-socket-star", b"PATTERN", b"@*"),
+    ("json-socket-star", b"PATTERN", b"@"),
     ("second-request", b"DOWNLOAD_CREDITS", None),
     ("upload-first", b"UPLOAD_STREAM", b"0"),
     ("upload-piece", b"METHOD", None),
