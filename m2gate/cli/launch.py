@@ -5,21 +5,22 @@ the two, and only then "listening on". The worker waits after it has loaded the 
 routes of JSON sockets must be in Mongrel2's configuration before it starts.
 """
 
-import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from m2gate.cli.generation import Generation, WorkerPlan
-from m2gate.cli.options import SOURCE, ServerOptions
-from m2gate.cli.rundir import RunError, run_directory
+from m2gate.cli.notify import notify
+from m2gate.cli.options import ServerOptions
+from m2gate.cli.ports import accepts, free_port
+from m2gate.cli.rundir import run_directory
 from m2gate.errors import ConfigError, M2GateError
-from m2gate.site.certificates import prepare_certdir
+from m2gate.site.certificates import prepare_certdir, refresh_certdir
 from m2gate.site.load import find_program, write_configuration
 from m2gate.worker.reload import POLL_S, SourceWatch
 from m2gate.worker.supervisor import Child, Keeper, Loop
@@ -49,11 +50,49 @@ def say(line: str) -> None:
     print(f"m2gate: {line}", file=sys.stderr, flush=True)
 
 
-class Launch:
-    """One ``m2gate run``. run() returns its exit status."""
+def launch(options: RunOptions) -> int:
+    """Run until a signal or a failure at the start; return the exit status.
 
-    def __init__(self, options: RunOptions) -> None:
+    Raises ConfigError, RunError and LoadError for what can be seen before anything is started.
+    """
+    mongrel2 = find_program("mongrel2")
+    find_program("m2sh")
+    port = free_port(options.server)
+    with run_directory(port) as folder, Loop() as loop:
+        certs = options.server.tls_certs
+        certdir = None if certs is None else prepare_certdir(certs, folder / "certs", f"m2gate-{port}")
+        return Launch(options, loop, Place(folder=folder, port=port, certdir=certdir, mongrel2=mongrel2)).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one run lives.
+
+    folder: its run directory. port: the real one, never 0.
+    certdir: None for plain HTTP. mongrel2: the program's path.
+    """
+
+    folder: Path
+    port: int
+    certdir: Path | None
+    mongrel2: str
+
+    @property
+    def uuid(self) -> str:
+        """The name of the Mongrel2 of this run."""
+        return f"m2gate-{self.port}"
+
+
+class Launch:
+    """The children of one run, and what is to be done when they report, end, or a signal comes."""
+
+    def __init__(self, options: RunOptions, loop: Loop, place: Place) -> None:
         self._options = options
+        self._loop = loop
+        self._place = place
+        self._mongrel2 = Keeper(loop, "mongrel2", self._spawn_mongrel2, say)
+        self._worker = Keeper(loop, "the worker", self._spawn_worker, say)
+        self._watch = SourceWatch(_source_folder(options.target)) if options.reload else None
         self._exit_status: int | None = None
         self._is_stopping = False
         self._is_listening = False
@@ -63,34 +102,18 @@ class Launch:
         self._generations = 0
 
     def run(self) -> int:
-        """Run until a signal or a failure at the start; return the exit status.
-
-        Raises ConfigError and RunError for what can be seen before anything is started.
-        """
-        self._mongrel2_path = find_program("mongrel2")
-        find_program("m2sh")
-        port = free_port(self._options.server)
-        with run_directory(port) as folder, Loop() as self._loop:
-            self._folder = folder
-            self._port = port
-            certs = self._options.server.tls_certs
-            uuid = f"m2gate-{port}"
-            self._certdir = None if certs is None else prepare_certdir(certs, folder / "certs", uuid)
-            self._mongrel2 = Keeper(self._loop, "mongrel2", self._spawn_mongrel2, say)
-            self._worker = Keeper(self._loop, "the worker", self._spawn_worker, say)
-            self._watch_signals()
-            try:
-                self._start()
-                self._loop.run_until(lambda: self._exit_status is not None)
-            finally:
-                self._loop.kill_all()
+        """Run until the end; return the exit status. No child is left then."""
+        self._loop.on_signal(signal.SIGINT, self._stop)
+        self._loop.on_signal(signal.SIGTERM, self._stop)
+        self._loop.on_signal(signal.SIGHUP, self._reload)
+        try:
+            self._worker.start()
+            if self._watch is not None:
+                self._loop.call_later(POLL_S, partial(self._poll_sources, self._watch))
+            self._loop.run_until(lambda: self._exit_status is not None)
+        finally:
+            self._loop.kill_all()
         return self._exit_status or 0
-
-    def _start(self) -> None:
-        self._worker.start()
-        if self._options.reload:
-            self._watch = SourceWatch(_source_folder(self._options.target))
-            self._loop.call_later(POLL_S, self._poll_sources)
 
     # -- children -------------------------------------------------------------------------------
 
@@ -102,14 +125,14 @@ class Launch:
                 self._fail(f"mongrel2 {child.describe_end()}: {self._mongrel2_error()}")
             self._unless_over(on_exit, child)
 
-        with (self._folder / "mongrel2.log").open("wb") as log:
-            command = [self._mongrel2_path, str(self._folder / "mongrel2.sqlite"), f"m2gate-{self._port}"]
-            return self._loop.spawn("mongrel2", command, ended, cwd=self._folder, output=log)
+        with (self._place.folder / "mongrel2.log").open("wb") as log:
+            command = [self._place.mongrel2, str(self._place.folder / "mongrel2.sqlite"), self._place.uuid]
+            return self._loop.spawn("mongrel2", command, ended, cwd=self._place.folder, output=log)
 
     def _mongrel2_error(self) -> str:
         for name in ("error.log", "mongrel2.log"):
             with suppress(FileNotFoundError):
-                lines = (self._folder / name).read_text(errors="replace").splitlines()
+                lines = (self._place.folder / name).read_text(errors="replace").splitlines()
                 errors = [line for line in lines if "[ERROR]" in line]
                 if errors:
                     return errors[0].partition("[ERROR]")[2].strip()
@@ -121,11 +144,11 @@ class Launch:
 
     def _spawn_generation(self, on_exit: Callable[[Child], None]) -> Generation:
         self._generations += 1
-        handler = self._options.server.private_server(self._folder, self._port, ["/"], None).handler
+        handler = self._options.server.private_server(self._place.folder, self._place.port, ["/"], None).handler
         plan = WorkerPlan(
             target=self._options.target,
             handler=handler,
-            folder=self._folder / f"worker-{self._generations}",
+            folder=self._place.folder / f"worker-{self._generations}",
             patch=self._options.patch,
             access_log=self._options.access_log,
             drain_timeout_s=self._options.drain_timeout_s,
@@ -161,7 +184,7 @@ class Launch:
 
     def _connect(self, generation: Generation) -> None:
         """Give the generation the sockets, with a Mongrel2 that knows its JSON sockets."""
-        if self._options.reload:
+        if self._watch is not None:
             self._watch.watch_also(generation.files)
         try:
             self._serve(generation.json_sockets)
@@ -176,8 +199,8 @@ class Launch:
             return
         self._json_sockets = json_sockets
         routes = ("/", *json_sockets)
-        server = self._options.server.private_server(self._folder, self._port, routes, self._certdir)
-        write_configuration(server.configuration(), self._folder)
+        server = self._options.server.private_server(self._place.folder, self._place.port, routes, self._place.certdir)
+        write_configuration(server.configuration(), self._place.folder)
         if self._mongrel2.child is not None:
             say("the JSON sockets have changed; restarting mongrel2")
             self._mongrel2.child.stop(signal.SIGINT, STOP_S)
@@ -191,11 +214,11 @@ class Launch:
     def _announce_when_accepting(self) -> None:
         if self._is_stopping or self._exit_status is not None:
             return
-        if not accepts(self._options.server.bind_addr, self._port):
+        if not accepts(self._options.server.bind_addr, self._place.port):
             self._loop.call_later(ACCEPT_POLL_S, self._announce_when_accepting)
             return
         self._is_listening = True
-        print(f"listening on {self._options.server.url(self._port)}", flush=True)
+        print(f"listening on {self._options.server.url(self._place.port)}", flush=True)
         notify("READY=1")
 
     def _worker_ended(self, child: Child) -> None:
@@ -226,31 +249,38 @@ class Launch:
     # -- reload ---------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Load the code in a new process, which takes over once that has worked."""
+        """Load the code in a new process, which takes over once that has worked; read certificates again."""
         if self._is_stopping or not self._is_listening:
             return
+        self._refresh_certificates()
         self._drop_next()
         self._next = self._spawn_generation(self._worker.ended)
+
+    def _refresh_certificates(self) -> None:
+        certs, certdir = self._options.server.tls_certs, self._place.certdir
+        if certs is None or certdir is None or self._mongrel2.child is None:
+            return
+        try:
+            refresh_certdir(certs, certdir, self._place.uuid)
+        except ConfigError as error:
+            say(f"{error}; the certificates of before go on")
+            return
+        self._mongrel2.child.signal(signal.SIGHUP)
 
     def _drop_next(self) -> None:
         if self._next is not None:
             dropped, self._next = self._next, None
             dropped.child.process.kill()
 
-    def _poll_sources(self) -> None:
-        changed = self._watch.changed()
+    def _poll_sources(self, watch: SourceWatch) -> None:
+        changed = watch.changed()
         if changed and self._is_listening:
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             say(f"{changed[0]}{more} changed; loading the code again")
             self._reload()
-        self._loop.call_later(POLL_S, self._poll_sources)
+        self._loop.call_later(POLL_S, partial(self._poll_sources, watch))
 
     # -- the end --------------------------------------------------------------------------------
-
-    def _watch_signals(self) -> None:
-        self._loop.on_signal(signal.SIGINT, self._stop)
-        self._loop.on_signal(signal.SIGTERM, self._stop)
-        self._loop.on_signal(signal.SIGHUP, self._reload)
 
     def _stop(self) -> None:
         if self._is_stopping:
@@ -278,46 +308,6 @@ class Launch:
     def _fail(self, line: str, status: int = 1) -> None:
         say(line)
         self._exit_status = status
-
-
-def free_port(options: ServerOptions) -> int:
-    """Return the port to bind, chosen if it is 0. Raises RunError if the address cannot be bound."""
-    family = socket.AF_INET6 if ":" in options.bind_addr else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((options.bind_addr, options.port))
-            probe.listen(1)
-        except OSError as error:
-            where = f"{options.bind_addr}:{options.port}"
-            problem = os.strerror(error.errno) if error.errno else str(error)
-            remedy = "stop what listens there, or choose another with --bind ADDR:PORT (port 0: any free one)"
-            raise RunError(f"{SOURCE}: --bind = {where!r}: {problem}; {remedy}") from error
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def accepts(bind_addr: str, port: int) -> bool:
-    """Tell whether the server accepts connections."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_addr, bind_addr)  # noqa: S104 - compared, not bound
-    with suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
-
-
-def notify(state: str) -> None:
-    """Tell systemd, if it started us and wants to know."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-        try:
-            notifier.connect(address)
-            notifier.send(state.encode())
-        except OSError as error:
-            say(f"NOTIFY_SOCKET = {address!r}: {error.strerror}; systemd was not told {state}")
 
 
 def _source_folder(target: str) -> Path:

@@ -45,7 +45,7 @@ def command(
     TARGET: a Python file, FILE.py:NAME, MODULE:NAME, or a folder of such files; app.py or handlers/
     if it is left out. Ctrl-C and SIGTERM end what is open and exit; SIGHUP loads the code again.
     """
-    from m2gate.cli.launch import Launch, RunOptions  # jinja2 and sqlite3 take time that --help need not pay
+    from m2gate.cli.launch import RunOptions, launch  # jinja2 and sqlite3 take time that --help need not pay
 
     options = RunOptions(
         target=find_target(target),
@@ -55,7 +55,7 @@ def command(
         drain_timeout_s=drain_timeout,
         patch=not no_patch,
     )
-    raise click.exceptions.Exit(Launch(options).run())
+    raise click.exceptions.Exit(launch(options))
 
 
 def _access_log(value: str | None) -> str | None:

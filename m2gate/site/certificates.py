@@ -51,17 +51,40 @@ def prepare_certdir(folder: Path, certdir: Path, uuid: str, source: str = "--tls
              generated, because Mongrel2 never reads this pair again while it does so with the others.
     Returns certdir. Raises ConfigError for pairs that Mongrel2 could not use.
     """
+    pairs = _read_pairs_of(uuid, folder, source)
+    certdir.mkdir(mode=0o700)
+    for pair in pairs:
+        _link(pair, certdir)
+    make_self_signed(certdir / uuid, "default.invalid", source)
+    return certdir
+
+
+def refresh_certdir(folder: Path, certdir: Path, uuid: str, source: str = "--tls-certs") -> None:
+    """Bring a certdir up to date with the user's folder: names that are new, names that are gone.
+
+    Mongrel2 looks at the files again after its SIGHUP. Raises ConfigError, with nothing changed, for
+    pairs that it could not use.
+    """
+    pairs = _read_pairs_of(uuid, folder, source)
+    for link in certdir.iterdir():
+        if link.is_symlink():
+            link.unlink()
+    for pair in pairs:
+        _link(pair, certdir)
+
+
+def _read_pairs_of(uuid: str, folder: Path, source: str) -> list[Pair]:
     pairs = read_pairs(folder, source)
     if any(pair.stem == uuid for pair in pairs):
         raise ConfigError(source, str(folder), f"{uuid} is the name of the server itself", "rename the pair", source)
-    certdir.mkdir(mode=0o700)
-    for pair in pairs:
-        if pair.is_expired:
-            logger.warning("certificate has expired name=%s file=%s", pair.name, pair.certificate)
-        (certdir / f"{pair.stem}.crt").symlink_to(pair.certificate)
-        (certdir / f"{pair.stem}.key").symlink_to(pair.key)
-    make_self_signed(certdir / uuid, "default.invalid", source)
-    return certdir
+    return pairs
+
+
+def _link(pair: Pair, certdir: Path) -> None:
+    if pair.is_expired:
+        logger.warning("certificate has expired name=%s file=%s", pair.name, pair.certificate)
+    (certdir / f"{pair.stem}.crt").symlink_to(pair.certificate)
+    (certdir / f"{pair.stem}.key").symlink_to(pair.key)
 
 
 def read_pairs(folder: Path, source: str = "--tls-certs") -> list[Pair]:

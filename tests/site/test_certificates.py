@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from m2gate.errors import ConfigError
-from m2gate.site.certificates import prepare_certdir, read_pairs
+from m2gate.site.certificates import prepare_certdir, read_pairs, refresh_certdir
 from tests.system.support import make_pair
 
 
@@ -42,6 +42,22 @@ def test_certdir_links_the_pairs_and_has_a_default(certs: Path, tmp_path: Path) 
     assert (certdir / "app-1.key").stat().st_mode & 0o777 == 0o600
     assert certdir.stat().st_mode & 0o777 == 0o700
     assert b"CERTIFICATE" in (certdir / "app-1.crt").read_bytes()
+
+
+def test_refreshed_certdir_follows_the_folder(certs: Path, tmp_path: Path) -> None:
+    make_pair(certs, "a.test", ["a.test"])
+    certdir = prepare_certdir(certs, tmp_path / "run", "app-1")
+    default = (certdir / "app-1.crt").read_bytes()
+    make_pair(certs, "b.test", ["b.test"])
+    for suffix in ("crt", "key"):
+        (certs / f"a.test.{suffix}").unlink()
+    refresh_certdir(certs, certdir, "app-1")
+    assert sorted(one.name for one in certdir.iterdir()) == ["app-1.crt", "app-1.key", "b.test.crt", "b.test.key"]
+    assert (certdir / "app-1.crt").read_bytes() == default
+    (certs / "b.test.key").rename(certs / "c.test.key")
+    with pytest.raises(ConfigError, match="is missing"):
+        refresh_certdir(certs, certdir, "app-1")
+    assert (certdir / "b.test.key").is_symlink()
 
 
 def test_a_relative_folder_is_linked_absolutely(certs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

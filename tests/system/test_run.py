@@ -4,13 +4,17 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.system.runs import assert_nothing_left, fails, family, get, write_app
-from tests.system.support import alive, free_port, m2gate_run, wait_until
+from tests.system.support import alive, environment, free_port, m2gate_run, short_directory, wait_until
+
+TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,10 +32,42 @@ def test_start_serve_stop_and_start_again(app: Path, number: signal.Signals) -> 
             assert run.stdout == f"listening on http://{bind}\n"
 
 
-def test_app_py_and_handlers_are_found(tmp_path: Path) -> None:
+def test_app_py_is_found(tmp_path: Path) -> None:
     write_app(tmp_path / "app.py", "found")
+    (tmp_path / "handlers").mkdir()
     with m2gate_run(cwd=tmp_path) as run:
         assert get(run) == "found"
+
+
+def test_handlers_are_found(tmp_path: Path) -> None:
+    (tmp_path / "handlers").mkdir()
+    write_app(tmp_path / "handlers" / "shop.py", "found in a folder")
+    with m2gate_run(cwd=tmp_path) as run:
+        assert get(run, "/shop/") == "found in a folder"
+
+
+def test_ctrl_c_at_a_terminal(app: Path) -> None:
+    """The terminal sends SIGINT to its foreground group; the children must not be in it."""
+    with short_directory() as runtime:
+        port = free_port()
+        terminal = subprocess.Popen(
+            [sys.executable, "-c", TERMINAL, sys.executable, "-m", "m2gate", "run", str(app), "--bind", f":{port}"],
+            env=environment(XDG_RUNTIME_DIR=str(runtime)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with terminal:
+            assert terminal.stdin is not None
+            assert terminal.stdout is not None
+            lines = iter(terminal.stdout.readline, b"")
+            assert any(b"listening on" in line for line in lines)
+            pids = family(terminal.pid)
+            terminal.stdin.write(b"\x03")
+            terminal.stdin.flush()
+            assert b"Traceback" not in b"".join(lines)
+            assert terminal.wait(20) == 0
+        wait_until(lambda: not any(alive(pid) for pid in pids), "all processes are gone")
+        assert os.listdir(runtime) == []
 
 
 def test_module_target(tmp_path: Path) -> None:
@@ -86,6 +122,16 @@ def test_missing_mongrel2(app: Path, tmp_path: Path) -> None:
     assert status == 1
     assert line.startswith("m2gate: mongrel2: no such program in PATH; install Mongrel2")
     assert line.count("\n") == 1
+
+
+def test_mongrel2_that_does_not_start(app: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "bin" / "mongrel2"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho 'now [ERROR] (main.c) no luck today' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    status, text = fails(app, environ={"PATH": f"{broken.parent}:{os.environ['PATH']}"})
+    assert status == 1
+    assert "m2gate: mongrel2 ended with status 3: (main.c) no luck today\n" in text
 
 
 BAD_TARGETS = [

@@ -1,7 +1,9 @@
 """The options of ``m2gate run``."""
 
+import signal
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,28 @@ def test_tls_with_names(app: Path) -> None:
             secure.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: secure.recv(4096), b""))
         assert answer.endswith(b"one\n")
+
+
+@pytest.mark.checklist("mongrel2", 64)
+def test_hangup_reads_certificates_again(app: Path) -> None:
+    certs = app.parent / "certs"
+    certs.mkdir()
+    make_pair(certs, "a.test", ["a.test"])
+    with m2gate_run(app, "--tls-certs", certs) as run:
+        peer_certificate(run.port, "a.test")
+        files = {name: make_pair(certs, name, [name]) for name in ("a.test", "b.test")}
+        wanted = {name: ssl.PEM_cert_to_DER_cert(file.read_text()) for name, file in files.items()}
+        run.process.send_signal(signal.SIGHUP)
+        for name, certificate in wanted.items():
+            wait_until(partial(shows, run.port, name, certificate), f"the new certificate of {name} is shown")
+        (certs / "a.test.key").unlink()
+        run.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the certificates of before go on" in run.stderr, "the half pair is said")
+        assert run.process.poll() is None
+
+
+def shows(port: int, name: str, certificate: bytes) -> bool:
+    return peer_certificate(port, name) == certificate
 
 
 def test_access_log_file(app: Path) -> None:

@@ -1,0 +1,33 @@
+"""TCP ports: is one free, and does it accept."""
+
+import os
+import socket
+from contextlib import suppress
+
+from m2gate.cli.options import SOURCE, ServerOptions
+from m2gate.cli.rundir import RunError
+
+
+def free_port(options: ServerOptions) -> int:
+    """Return the port to bind, chosen if it is 0. Raises RunError if the address cannot be bound."""
+    family = socket.AF_INET6 if ":" in options.bind_addr else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.bind_addr, options.port))
+            probe.listen(1)
+        except OSError as error:
+            where = f"{options.bind_addr}:{options.port}"
+            problem = os.strerror(error.errno) if error.errno else str(error)
+            remedy = "stop what listens there, or choose another with --bind ADDR:PORT (port 0: any free one)"
+            raise RunError(f"{SOURCE}: --bind = {where!r}: {problem}; {remedy}") from error
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(bind_addr: str, port: int) -> bool:
+    """Tell whether the server accepts connections."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_addr, bind_addr)  # noqa: S104 - compared, not bound
+    with suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
