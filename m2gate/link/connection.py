@@ -251,6 +251,8 @@ class Connection(Outflow):
         to answer, so what still comes must not run.
         """
         if self.closing:
+            if exchange.upload is not None:
+                exchange.upload.abandon()
             return False
         if self.current is not None and self.current.detached and self.current.started:
             # Only the client knows when an answer by token is complete: then it asks again.
