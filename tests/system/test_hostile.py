@@ -261,6 +261,7 @@ def test_slow_senders_hold_nobody_up(service: tuple[Mongrel2, Worker]) -> None:
             assert exchange(server.port, SMUGGLED, timeout_s=2).endswith(b"ok")
 
 
+@pytest.mark.checklist("mongrel2", 9)
 def test_mutated_messages_do_not_stop_the_loop(short_tmp: Path) -> None:
     """20,000 broken frames on the handler socket itself, then a sound one that is answered."""
     rng = random.Random(20_000)
@@ -288,7 +289,7 @@ def test_mutated_messages_do_not_stop_the_loop(short_tmp: Path) -> None:
             assert worker.process.poll() is None
             assert "Traceback" not in worker.stderr()
             # What was rejected is said once a second at most.
-            assert worker.stderr().count("message rejected") <= 60
+            assert 1 <= worker.stderr().count("message rejected") <= 60
     finally:
         reader.join(60)
         requests.close(linger=0)
