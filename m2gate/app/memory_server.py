@@ -17,7 +17,7 @@ from m2gate.link.server import LinkSettings, Server
 from m2gate.wire.mongrel2 import CONN_ID_MASK, CREDITS_INITIAL
 
 SEND_IDENT: Final = b"test-client"
-WHOLE_BODY_MAX: Final = 131_072  # bytes; a longer body comes in pieces, as with m2gate's templates
+WHOLE_BODY_MAX: Final = 103_424  # bytes; a longer body comes in pieces, as with m2gate's templates
 PIECE_BYTES: Final = 65_536
 NOTICE: Final = tnetstring.dumps(b'{"type":"disconnect"}')
 CREDITS_NOTICE: Final = tnetstring.dumps(b'{"type":"credits"}')
