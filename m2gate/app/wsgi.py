@@ -78,7 +78,8 @@ class WSGIMount:
                     answer.begin(len(piece) if single else None)
                 exchange.write(piece)
             if not exchange.started:
-                answer.begin(0)
+                # A body that HEAD leaves out may have any length.
+                answer.begin(None if exchange.method == b"HEAD" else 0)
             exchange.finish()
         except (ConnectionGone, GreenletExit):
             exchange.abort()
