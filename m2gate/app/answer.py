@@ -156,8 +156,7 @@ def send(app: "App", exchange: Exchange, response: Response) -> None:
     if isinstance(body, EventStream):
         body.run(exchange, app.broadcast, response.status, response.headers)
     elif isinstance(body, Hold):
-        body.headers += response.headers
-        body.begin(exchange, app.broadcast)
+        body.begin(exchange, app.broadcast, response.status, response.headers)
     elif isinstance(body, FileBody):
         send_file(exchange, response, body)
     else:

@@ -131,7 +131,8 @@ class Channel:
         """Publish one item; return how many subscribers it matched.
 
         Blocks the greenlet until the item is accepted: while most subscribers cannot take more, for
-        a second at most after the last sign of life from them.
+        a second at most after the last sign of life from them. It leaves at the end of the loop's
+        turn, together with what else is published meanwhile: behind what a handler sends by itself.
 
         data:    str, bytes, dict or list (sent as JSON). A WebSocket gets a message, text or binary;
                  an EventStream an event; a raw stream the bytes; a response hold a response.

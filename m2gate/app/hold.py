@@ -61,23 +61,28 @@ class Hold(Fed):
         self._content_type = content_type if body else ""
         self._ping, self._ping_s = _parse_keep_alive(keep_alive, sse=sse)
 
-    def begin(self, exchange: Exchange, broadcast: Broadcast) -> None:
-        """Hold the request of exchange. Blocks the greenlet only while the stream's begin lacks credits."""
+    def begin(self, exchange: Exchange, broadcast: Broadcast, status: int = 200, headers: Fields = ()) -> None:
+        """Hold the request of exchange. Blocks the greenlet only while the stream's begin lacks credits.
+
+        status, headers: in place of and besides the Hold's own, as they were returned along with it.
+        """
+        status = self.status if status == 200 else status
+        headers = self.headers + headers
         try:
             if self.mode == "stream":
-                self._begin_stream(exchange, broadcast)
+                self._begin_stream(exchange, broadcast, status, headers)
             else:
-                self._begin_response(exchange, broadcast)
+                self._begin_response(exchange, broadcast, status, headers)
         except ConnectionGone:
             exchange.finish()
             return
         if broadcast.is_draining and self.held is not None:
             broadcast.end(self.held)
 
-    def _begin_stream(self, exchange: Exchange, broadcast: Broadcast) -> None:
+    def _begin_stream(self, exchange: Exchange, broadcast: Broadcast, status: int, headers: Fields) -> None:
         defaults = STREAM_FIELDS if self.sse else (("Content-Type", self._content_type or TEXT_TYPE),)
-        exchange.start(self.status, self._fields(defaults), None)
-        if not http.has_body(exchange.method, self.status):
+        exchange.start(status, _with_defaults(headers, defaults), None)
+        if not http.has_body(exchange.method, status):
             exchange.finish()
             return
         form = StreamForm(chunked=exchange.form == "chunked", events=self.sse)
@@ -89,18 +94,19 @@ class Hold(Fed):
         else:
             exchange.flush()
 
-    def _begin_response(self, exchange: Exchange, broadcast: Broadcast) -> None:
+    def _begin_response(self, exchange: Exchange, broadcast: Broadcast, status: int, headers: Fields) -> None:
         if exchange.upload is not None and not exchange.upload.is_done:
             exchange.close_after = True
-        form = ResponseForm(self.headers, close=exchange.close_after, body_less=exchange.method == b"HEAD")
+        form = ResponseForm(headers, close=exchange.close_after, body_less=exchange.method == b"HEAD")
         defaults = (("Content-Type", self._content_type),) if self._content_type else ()
-        answer = ResponseFormat(self.status, self._fields(defaults), self.body)
+        answer = ResponseFormat(status, _with_defaults(headers, defaults), self.body)
         self.held = broadcast.hold_response(exchange, self.names, form, answer, self.timeout)
         exchange.is_held = True
 
-    def _fields(self, defaults: Fields) -> Fields:
-        given = {name.lower() for name, _ in self.headers}
-        return tuple(field for field in defaults if field[0].lower() not in given) + self.headers
+
+def _with_defaults(headers: Fields, defaults: Fields) -> Fields:
+    given = {name.lower() for name, _ in headers}
+    return tuple(field for field in defaults if field[0].lower() not in given) + headers
 
 
 def _parse_keep_alive(keep_alive: str | bytes | tuple[str | bytes, float] | None, *, sse: bool) -> tuple[bytes, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import gevent
 import pytest
 
-from m2gate import App, Hold, Request, TestClient
+from m2gate import App, Hold, Request, Response, TestClient
 from m2gate.app.broadcast import Broadcast
 from tests.app.test_events import FakeClock, pass_time
 
@@ -64,6 +64,25 @@ def test_a_stream_begins_with_its_body_and_goes_on_with_items(app: App, client: 
     stream.disconnect()
     assert app.channel("a").publish("3;") == 0
     assert is_clean(app)
+
+
+@pytest.mark.parametrize("mode", ["stream", "response"])
+def test_status_and_headers_beside_a_hold(app: App, client: TestClient, clock: FakeClock, mode: Any) -> None:
+    hold = Hold("a", mode=mode, headers={"X-A": "b"}, body="x")
+    app.after(with_header)
+    route(app, lambda: (hold, 203, {"X-B": "c"}))
+    for _ in range(2):  # one Hold may answer many requests
+        greenlet = poll(app, client)
+        pass_time(app, clock, 55)
+        app.begin_drain()
+        response = greenlet.get(timeout=5)
+        assert (response.status, response.body) == (203, b"x")
+        assert [response.headers.getlist(name) for name in ("X-A", "X-B", "X-C")] == [["b"], ["c"], ["d"]]
+
+
+def with_header(request: Request, response: Response) -> Response:
+    response.set_header("X-C", "d")
+    return response
 
 
 CONTENT_TYPES: list[tuple[dict[str, Any], str]] = [
