@@ -188,6 +188,7 @@ class App:
 
     def start(self) -> None:
         """Run the on_start hooks; the worker calls this once, before the first request."""
+        self.broadcast.is_draining = False
         for app in (*self._mounted, self):
             for hook in app.on_start_hooks:
                 hook()

@@ -171,6 +171,27 @@ def test_a_stream_never_expires(app: App, client: TestClient, clock: FakeClock) 
     assert stream.read(1) == b"x"
 
 
+def test_an_app_that_was_stopped_may_start_again(app: App) -> None:
+    route(app, lambda: Hold("a"))
+    for _ in range(2):
+        with TestClient(app) as client:
+            stream = client.stream("GET", "/")
+            assert app.channel("a").publish("x") == 1
+            assert stream.read(1) == b"x"
+
+
+def test_nothing_is_left_of_a_server_that_is_lost(app: App, client: TestClient) -> None:
+    route(app, lambda: Hold(["a", "b"]))
+    streams = [client.stream("GET", "/") for _ in range(10)]
+    app.channel("a").publish("x")
+    client.server.link.close()
+    assert app.channel("b").publish("y") == 0
+    assert is_clean(app)
+    app.broadcast.flush()
+    for stream in streams:
+        stream.disconnect()
+
+
 # -- response holds --------------------------------------------------------------------------------------------
 
 
