@@ -76,6 +76,8 @@ class Router:
         # By the literal text before the first parameter's slash, most patterns are found at once.
         self._by_first: dict[str, list[_Path]] = {}
         self._open: list[_Path] = []
+        # Of these the first pattern to try is LITERAL/{name}: one lookup instead of a match.
+        self._by_literal: dict[str, _Path] = {}
         self._mounts: list[Mount] = []
 
     def add(self, path: str, methods: Iterable[str], handler: Callable[..., Any], **options: Any) -> None:
@@ -117,7 +119,11 @@ class Router:
         if "{" in first:
             self._open.append(entry)
         else:
-            self._by_first.setdefault(_quote(first), []).append(entry)
+            bucket = self._by_first.setdefault(_quote(first), [])
+            bucket.append(entry)
+            literal, _, last = path.rpartition("/")
+            if bucket[0] is entry and entry.only and "{" not in literal and last == f"{{{entry.only}}}":
+                self._by_literal[_quote(literal)] = entry
         return entry
 
     def find(self, method: str, path: str) -> tuple[Route, Params] | None:
@@ -138,6 +144,13 @@ class Router:
             if method == "HEAD" and "GET" in entry.routes:
                 return entry.routes["GET"], {}
             return _other(method, entry.routes), {}
+        if not is_escaped:
+            literal, _, last = path.rpartition("/")
+            entry = self._by_literal.get(literal)
+            if entry is not None and last:
+                route = entry.routes.get(method)
+                if route is not None:
+                    return route, {entry.only: last}
         return self._find_pattern(method, path, is_escaped)
 
     def _find_pattern(self, method: str, path: str, is_escaped: bool) -> tuple[Route, Params] | None:  # noqa: FBT001
