@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from gevent import GreenletExit, Timeout
+from werkzeug.exceptions import BadRequestKeyError
 
 from m2gate.app.convert import TEXT, convert, encode_json
 from m2gate.app.error_pages import error_response
@@ -119,6 +120,7 @@ def call_error_handler(app: "App", request: Request, error: BaseException) -> An
     Raises the error where it is too late for an answer, and where an App that this one is mounted
     on may have a handler for it.
     """
+    error = as_http_error(error)
     handler = next((app.error_handlers[kind] for kind in type(error).__mro__ if kind in app.error_handlers), None)
     if handler is None:
         status = error.status if isinstance(error, HTTPError) else 500
@@ -137,8 +139,16 @@ def error_page(request: Request, error: BaseException) -> Response:
     return error_response(HTTPError(500), request.id)
 
 
+def as_http_error(error: BaseException) -> BaseException:
+    """Return the 400 that a missing field of query, form, headers or cookies stands for; else the error."""
+    if isinstance(error, BadRequestKeyError) and error.args:
+        return HTTPError(400, f"{error.args[0]!r} is missing")
+    return error
+
+
 def fail(app: "App", exchange: Exchange, request: Request, error: BaseException) -> None:
     """Answer what nobody caught; a response that has begun is cut, so that the client notices."""
+    error = as_http_error(error)
     if isinstance(error, ConnectionGone) and exchange.gone:
         exchange.abort()
         return

@@ -1,0 +1,384 @@
+"""What a handler may return, the Response class, hooks and errors."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gevent
+import pytest
+
+from m2gate import App, HTTPError, Request, Response, TestClient
+from m2gate.app.client_side import TestResponse
+
+
+def answer(value: Any, method: str = "GET", **options: Any) -> TestResponse:
+    """Return the response to a handler that returns value, or what value() returns."""
+    app = App()
+    app.route("/", methods=["GET", "POST"])(lambda request: value() if callable(value) else value)
+    with TestClient(app) as client:
+        return client.request(method, "/", **options)
+
+
+TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
+JSON = "application/json"
+VALUES = [
+    pytest.param("ä", 200, TEXT, "ä".encode(), id="str"),
+    pytest.param("", 200, TEXT, b"", id="empty-str"),
+    pytest.param(b"\x00\xff", 200, BYTES, b"\x00\xff", id="bytes"),
+    pytest.param(bytearray(b"x"), 200, BYTES, b"x", id="bytearray"),
+    pytest.param({"a": "ä", "b": [1.5, None]}, 200, JSON, '{"a":"ä","b":[1.5,null]}'.encode(), id="dict"),
+    pytest.param([], 200, JSON, b"[]", id="list"),
+    pytest.param(None, 204, None, b"", id="none"),
+    pytest.param(("made", 201), 201, TEXT, b"made", id="status"),
+    pytest.param(({"a": 1}, 202, {"X-A": "b"}), 202, JSON, b'{"a":1}', id="status-and-headers"),
+    pytest.param((None, 204), 204, None, b"", id="none-and-status"),
+    pytest.param(("<p>", 200, {"content-type": "text/html"}), 200, "text/html", b"<p>", id="own-type"),
+    pytest.param(Response("x", 203), 203, TEXT, b"x", id="response"),
+    pytest.param(Response({"a": 1}, content_type="application/x"), 200, "application/x", b'{"a":1}', id="content-type"),
+    pytest.param((Response("x"), 404, {"X-A": "b"}), 404, TEXT, b"x", id="response-and-status"),
+    pytest.param(lambda: iter(["a", b"b", "ä"]), 200, BYTES, "abä".encode(), id="iterator"),
+    pytest.param(lambda: iter([]), 200, BYTES, b"", id="empty-iterator"),
+    pytest.param(lambda: (iter(["a"]), 201), 201, BYTES, b"a", id="iterator-and-status"),
+    pytest.param(lambda: Response((x for x in "abc"), content_type=TEXT), 200, TEXT, b"abc", id="generator"),
+]
+
+
+@pytest.mark.parametrize(("value", "status", "content_type", "body"), VALUES)
+def test_value(value: Any, status: int, content_type: str | None, body: bytes) -> None:
+    got = answer(value)
+    assert (got.status, got.headers.get("Content-Type"), got.body) == (status, content_type, body)
+
+
+@pytest.mark.checklist("mongrel2", 23)
+def test_text_is_encoded_before_its_length_is_taken() -> None:
+    assert answer("äöü€").headers["Content-Length"] == "9"
+    assert answer({"ä": "€"}).headers["Content-Length"] == str(len('{"ä":"€"}'.encode()))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3, object(), ("x", 200, {}, 1), ("x",), ("x", "200"), ("x", 999), {"a": object()}, {"a": float("nan")}, {1, 2}],
+    ids=repr,
+)
+def test_a_value_that_is_none_of_these_is_500(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    got = answer(value)
+    assert got.status == 500
+    assert got.text.startswith("Internal Server Error\nrequest id: ")
+    assert len([one for one in caplog.records if one.levelno == logging.ERROR]) == 1
+
+
+BAD_HEADERS: list[Any] = [
+    {"X-A": "a\r\nSet-Cookie: x=1"},
+    {"X-A": "a\nb"},
+    {"X-A": "a\rb"},
+    {"X-A": "a\0b"},
+    {"X-A\r\nX-B": "b"},
+    {"X A": "b"},
+    {"X:A": "b"},
+    {"": "b"},
+    {"X-A": "€"},
+    [("X-A", "fine"), ("X-B", "\r\n")],
+]
+
+
+@pytest.mark.checklist("mongrel2", 27)
+@pytest.mark.parametrize("headers", BAD_HEADERS, ids=repr)
+def test_headers_that_must_not_be_sent_are_refused(headers: Any) -> None:
+    with pytest.raises(ValueError, match="header"):
+        Response("x", headers=headers)
+    with pytest.raises(ValueError, match="header"):
+        Response().add_header(*dict(headers).popitem())
+    got = answer(lambda: ("x", 200, headers))
+    assert (got.status, got.headers.get("Set-Cookie")) == (500, None)
+
+
+@pytest.mark.parametrize("content_type", ["text/html\r\nX-A: b", "text/html\0"])
+def test_a_content_type_that_must_not_be_sent_is_500(content_type: str) -> None:
+    got = answer(lambda: Response("x", content_type=content_type))
+    assert (got.status, got.headers.get("X-A")) == (500, None)
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, -200])
+def test_a_status_that_is_none_is_refused(status: int) -> None:
+    with pytest.raises(ValueError, match="status"):
+        Response("x", status)
+    with pytest.raises(ValueError, match="status"):
+        HTTPError(status)
+
+
+def test_headers_can_be_set_and_added() -> None:
+    response = Response(headers=[("X-A", "1"), ("x-a", "2"), ("X-B", "3")])
+    response.add_header("X-B", "4")
+    response.set_header("x-A", "5")
+    assert response.headers == (("X-B", "3"), ("X-B", "4"), ("x-A", "5"))
+
+
+@pytest.mark.checklist("mongrel2", 26)
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304), ("HEAD", 404)])
+@pytest.mark.parametrize("make", [lambda: "text", lambda: iter(["text"])], ids=["whole", "stream"])
+def test_no_body_where_none_may_be(method: str, status: int, make: Callable[[], Any]) -> None:
+    app = App()
+    app.get("/")(lambda request: (make(), status))
+    app.get("/next")(lambda request: "next")
+    with TestClient(app) as client:
+        assert client.request(method, "/").body == b""
+        assert client.get("/next").text == "next"  # nothing of the body is left on the connection
+
+
+def test_head_does_not_run_the_producer() -> None:
+    steps: list[str] = []
+
+    def produce() -> Iterator[str]:
+        steps.append("ran")
+        yield "x"
+
+    assert answer(produce, "HEAD").status == 200
+    assert steps == []
+    assert answer(produce).text == "x"
+    assert steps == ["ran"]
+
+
+def test_a_producer_that_fails_before_its_first_piece_is_500() -> None:
+    def produce() -> Iterator[str]:
+        yield str(1 // len(()))
+
+    assert answer(produce).status == 500
+
+
+def test_a_producer_that_fails_later_cuts_the_connection() -> None:
+    def produce() -> Iterator[str]:
+        yield "x"
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(EOFError):
+        answer(produce)
+
+
+def test_a_producer_that_yields_something_else_is_500() -> None:
+    assert answer(lambda: iter([1])).status == 500
+
+
+def test_the_length_of_a_stream_can_be_announced() -> None:
+    got = answer(lambda: Response(iter(["ab", "c"]), headers={"Content-Length": "3"}))
+    assert (got.body, got.headers["Content-Length"], got.headers.get("Transfer-Encoding")) == (b"abc", "3", None)
+
+
+def test_a_stream_that_is_not_as_long_as_announced_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(EOFError):
+        answer(lambda: Response(iter(["ab", "c"]), headers={"Content-Length": "4"}))
+    assert "response cut short" in caplog.text
+    got = answer(lambda: Response(iter(["ab", "c"]), headers={"Content-Length": "2"}))
+    assert got.body == b"ab"  # and nothing that the next response would begin with
+    assert "3 bytes written where Content-Length is 2" in caplog.text
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "1"}, {"Transfer-Encoding": "chunked"}], ids=str)
+def test_the_framing_of_a_whole_body_is_ours(headers: Mapping[str, str]) -> None:
+    got = answer(lambda: ("abc", 200, headers))
+    assert (got.body, got.headers.getlist("Content-Length"), got.headers.get("Transfer-Encoding")) == (
+        b"abc",
+        ["3"],
+        None,
+    )
+
+
+# -- cookies and redirects --------------------------------------------------------------------------------
+
+
+def test_cookies() -> None:
+    response = Response()
+    response.set_cookie("a", "x y;ä", max_age=60, path="/p", domain="example.org", secure=True, httponly=True)
+    response.set_cookie("b", "1", samesite="Strict", path=None)
+    response.delete_cookie("c")
+    lines = [value for _, value in response.headers]
+    assert lines[0].startswith('a="x y\\073')
+    assert lines[0].endswith("; Max-Age=60; Secure; HttpOnly; Path=/p")
+    assert "; Domain=example.org; " in lines[0]
+    assert lines[1] == "b=1; SameSite=Strict"
+    assert lines[2] == "c=; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=0; Path=/"
+
+
+BAD_COOKIES: list[dict[str, Any]] = [
+    {"key": "a;b"},
+    {"key": "a=b"},
+    {"key": ""},
+    {"key": "a\r\nX-A: b"},
+    {"key": "ä"},
+    {"key": "a", "domain": "x.org; Secure"},
+    {"key": "a", "expires": "never; Domain=evil"},
+    {"key": "a", "path": "/; Domain=evil"},
+    {"key": "a", "expires": "x\r\nX-A: b"},
+    {"key": "a", "samesite": "Sometimes"},
+]
+
+
+@pytest.mark.checklist("mongrel2", 27)
+@pytest.mark.parametrize("arguments", BAD_COOKIES, ids=repr)
+def test_cookies_that_would_say_more_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"(?i)cookie|header|samesite"):
+        Response().set_cookie(arguments.pop("key"), **arguments)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-A: b", "a\nb", 'a"; Domain=evil', "a, b", "\0", "€"])
+def test_any_value_of_a_cookie_comes_back(value: str) -> None:
+    app = App()
+
+    @app.get("/")
+    def cookie(request: Request) -> Response:
+        response = Response({"got": request.cookies.get("a")})
+        response.set_cookie("a", value)
+        return response
+
+    with TestClient(app) as client:
+        line = client.get("/").headers["Set-Cookie"]
+        assert client.get("/", headers={"Cookie": line.partition(";")[0]}).json == {"got": value}
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [
+        ("/a?b=c#d", "/a?b=c#d"),
+        ("https://example.org/ä ö", "https://example.org/%C3%A4%20%C3%B6"),
+        ("/a%20b", "/a%20b"),
+        ("/a\r\nSet-Cookie: x=1", "/a%0D%0ASet-Cookie:%20x=1"),
+    ],
+)
+def test_redirect(url: str, location: str) -> None:
+    got = answer(lambda: Response.redirect(url))
+    assert (got.status, got.headers["Location"], got.headers.get("Set-Cookie")) == (302, location, None)
+
+
+def test_the_status_of_a_redirect() -> None:
+    assert Response.redirect("/", 308).status == 308
+    with pytest.raises(ValueError, match="a redirect is"):
+        Response.redirect("/", 200)
+
+
+# -- errors and hooks -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app() -> App:
+    app = App()
+
+    @app.get("/refuse/{status:int}")
+    def refuse(request: Request, status: int) -> None:
+        raise HTTPError(status, "because", {"X-Why": "so"})
+
+    @app.get("/broken")
+    def broken(request: Request) -> None:
+        raise KeyError("on purpose")
+
+    app.get("/fine")(lambda request: "fine")
+    return app
+
+
+def test_http_error_becomes_the_response(app: App) -> None:
+    with TestClient(app) as client:
+        got = client.get("/refuse/409")
+        assert (got.status, got.text, got.headers["X-Why"], got.headers["Content-Type"]) == (
+            409,
+            "because\n",
+            "so",
+            TEXT,
+        )
+        assert client.get("/refuse/599").status == 599
+        assert client.get("/unknown").text == "Not Found\n"
+
+
+def test_an_exception_is_500_with_a_request_id_that_the_log_has(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    with TestClient(app) as client:
+        got = client.get("/broken")
+        assert client.get("/fine").text == "fine"
+    request_id = got.headers["X-Request-Id"]
+    assert got.text == f"Internal Server Error\nrequest id: {request_id}\n"
+    assert "on purpose" not in got.text
+    record = caplog.records[-1]
+    assert request_id in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is KeyError
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), gevent.Timeout(), gevent.GreenletExit()], ids=repr)
+def test_exceptions_of_other_kinds_are_500(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    assert answer(fail).status == 500
+
+
+def test_a_missing_field_is_400(app: App) -> None:
+    app.get("/query")(lambda request: request.query["page"])
+    app.get("/header")(lambda request: request.headers["X-Key"])
+    app.post("/form")(lambda request: request.form["name"])
+    with TestClient(app) as client:
+        assert (client.get("/query").status, client.get("/query").text) == (400, "'page' is missing\n")
+        assert client.get("/header").text == "'X-Key' is missing\n"
+        assert client.post("/form", data={"a": "b"}).text == "'name' is missing\n"
+        app.error(400)(lambda request, error: (error.detail, 422))
+        assert (client.get("/query").status, client.get("/query").text) == (422, "'page' is missing")
+
+
+def test_error_handlers(app: App) -> None:
+    app.error(409)(lambda request, error: ({"status": error.status}, 410))
+    app.error(LookupError)(lambda request, error: (f"{type(error).__name__} {request.path}", 503))
+    app.error(404)(lambda request, error: None)
+    with TestClient(app) as client:
+        assert (client.get("/refuse/409").status, client.get("/refuse/409").json) == (410, {"status": 409})
+        assert client.get("/refuse/403").text == "because\n"
+        assert (client.get("/broken").status, client.get("/broken").text) == (503, "KeyError /broken")
+        assert client.get("/unknown").status == 204
+
+
+def test_an_error_handler_that_fails_is_500(app: App) -> None:
+    def fail(request: Request, error: Exception) -> None:
+        raise RuntimeError("again")
+
+    app.error(404)(fail)
+    with TestClient(app) as client:
+        assert client.get("/unknown").status == 500
+        assert client.get("/fine").text == "fine"
+
+
+def test_before_may_answer_and_after_sees_all(app: App) -> None:
+    seen: list[tuple[str, int]] = []
+
+    @app.before
+    def guard(request: Request) -> Any:
+        return ("stop", 401) if request.headers.get("X-Stop") else None
+
+    @app.after
+    def note(request: Request, response: Response) -> Response:
+        seen.append((request.path, response.status))
+        response.add_header("X-After", "yes")
+        return response
+
+    with TestClient(app) as client:
+        assert client.get("/fine").headers["X-After"] == "yes"
+        stopped = client.get("/fine", headers={"X-Stop": "1"})
+        assert (stopped.status, stopped.text, stopped.headers["X-After"]) == (401, "stop", "yes")
+        assert client.get("/unknown").headers["X-After"] == "yes"
+    assert seen == [("/fine", 200), ("/fine", 401), ("/unknown", 404)]
+
+
+def test_after_may_return_another_response(app: App) -> None:
+    app.after(lambda request, response: Response("other", 299))
+    with TestClient(app) as client:
+        assert (client.get("/fine").status, client.get("/fine").text) == (299, "other")
+
+
+def test_after_that_returns_nothing_is_500(app: App) -> None:
+    app.after(lambda request, response: None)  # type: ignore[arg-type,return-value]
+    with TestClient(app) as client:
+        assert client.get("/fine").status == 500
+
+
+@pytest.mark.parametrize("name", ["before", "after"])
+def test_a_hook_that_fails_is_500(app: App, name: str) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("on purpose")
+
+    getattr(app, name)(fail)
+    with TestClient(app) as client:
+        assert client.get("/fine").status == 500
