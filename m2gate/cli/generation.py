@@ -20,6 +20,7 @@ class WorkerPlan:
 
     target: str
     handler: Handler
+    control_spec: str
     folder: Path
     patch: bool
     access_log: str | None
@@ -28,7 +29,12 @@ class WorkerPlan:
     def settings(self, ready_fd: int) -> dict[str, object]:
         """Return the settings file as a document, see m2gate.worker.settings."""
         handler = self.handler
-        server = {"send_spec": handler.send_spec, "recv_spec": handler.recv_spec, "send_ident": handler.send_ident}
+        server = {
+            "send_spec": handler.send_spec,
+            "recv_spec": handler.recv_spec,
+            "send_ident": handler.send_ident,
+            "control_spec": self.control_spec,
+        }
         return {
             "target": self.target,
             "servers": [server],

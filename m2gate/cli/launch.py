@@ -144,10 +144,11 @@ class Launch:
 
     def _spawn_generation(self, on_exit: Callable[[Child], None]) -> Generation:
         self._generations += 1
-        handler = self._options.server.private_server(self._place.folder, self._place.port, ["/"], None).handler
+        server = self._options.server.private_server(self._place.folder, self._place.port, ["/"], None)
         plan = WorkerPlan(
             target=self._options.target,
-            handler=handler,
+            handler=server.handler,
+            control_spec=server.control_spec,
             folder=self._place.folder / f"worker-{self._generations}",
             patch=self._options.patch,
             access_log=self._options.access_log,

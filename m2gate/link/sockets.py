@@ -34,12 +34,14 @@ class DirectServer:
     send_spec:  where it pushes requests.        recv_spec: where it subscribes to responses.
     send_ident: letters, digits and ``-``; its recv_ident must be this and a blank.
     upload_store: its upload.temp_store, if it stores large bodies in files instead of sending them.
+    control_spec: its control port, if connections that a former worker left are to be closed.
     """
 
     send_spec: str
     recv_spec: str
     send_ident: str
     upload_store: str | None = None
+    control_spec: str | None = None
 
     def __post_init__(self) -> None:
         check_ident(self.send_ident.encode())

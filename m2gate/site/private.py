@@ -44,6 +44,11 @@ class PrivateServer:
             raw_payload=self.raw_payload,
         )
 
+    @property
+    def control_spec(self) -> str:
+        """The address of its control port."""
+        return f"ipc://{self.folder}/control"
+
     def configuration(self) -> Configuration:
         """Return the whole configuration, not checked yet."""
         routes: dict[str, Target] = dict.fromkeys(self.routes, self.handler)
@@ -61,7 +66,7 @@ class PrivateServer:
             access_log=f"{self.folder}/access.log",
             error_log=f"{self.folder}/error.log",
             pid_file=f"{self.folder}/mongrel2.pid",
-            control_port=f"ipc://{self.folder}/control",
+            control_port=self.control_spec,
             use_ssl=self.certdir is not None,
         )
         return Configuration(

@@ -1,15 +1,20 @@
 """A worker's own connection to one Mongrel2, renewed for as long as the worker lives."""
 
 import logging
+from typing import Final
 
 import gevent
 import zmq
 from gevent.event import Event
 
 from m2gate.link.clock import Clock
+from m2gate.link.outbox import Outbox
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S, DirectServer, Sockets
+from m2gate.worker.orphans import close_orphans
 from m2gate.worker.pool import Pool, Source
+
+BEHIND: Final = 1_000  # requests under way; more of them may wait unread
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +57,23 @@ class DirectLink:
 
     def _serve(self, sockets: Sockets) -> None:
         # The sugar of pyzmq's send costs half a microsecond a message and offers nothing here.
-        raw_send = super(zmq.Socket, sockets.replies).send
+        outbox = Outbox(super(zmq.Socket, sockets.replies).send)
         server = Server(
             self._address.send_ident.encode(),
-            raw_send,
+            outbox.send,
             self._pool.run,
             self._settings,
             self._clock,
             upload_store=self._address.upload_store,
         )
-        source = Source(sockets.requests, server)
+        source = Source(sockets.requests, server, outbox)
         self.server = server
         self._pool.attach(source)
         self.ready.set()
         logger.info("server connected send_ident=%s", self._address.send_ident)
         self._sockets = sockets
+        if self._address.control_spec is not None:
+            gevent.spawn(close_orphans, server, self._address.control_spec, self._is_behind)
         sockets.wait_lost()  # what is read until the next line is the dead server's: it has no id in use
         self._pool.detach(source)
         server.close()
@@ -74,6 +81,9 @@ class DirectLink:
         self.server = None
         if not self._is_stopping:
             logger.warning("server lost send_ident=%s", self._address.send_ident)
+
+    def _is_behind(self) -> bool:
+        return self._pool.busy >= BEHIND
 
     def stop(self) -> None:
         """Close the sockets once what was sent is delivered. Blocks the greenlet."""

@@ -102,7 +102,7 @@ class Mongrel2:
 
     @property
     def control_spec(self) -> str:
-        return f"ipc://{self.folder}/control"
+        return self.private.control_spec
 
     @property
     def pid(self) -> int:

@@ -146,6 +146,19 @@ def test_worker_killed(app: Path) -> None:
         assert "the worker was ended by SIGKILL; starting it again" in run.stderr
 
 
+def test_clients_of_a_dead_worker_are_not_left_hanging(app: Path) -> None:
+    """What it had received is lost, and its clients are told so by a close, in seconds instead of minutes."""
+    with m2gate_run(app) as run, socket.create_connection(("127.0.0.1", run.port), timeout=10) as client:
+        client.sendall(b"GET /slow/60 HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: run.stderr, "the worker is there")
+        worker = int(get(run, "/pid"))
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: answers(run, "one"), "another worker answers")
+        assert client.recv(100) == b""
+        wait_until(lambda: "closed connections of a former worker count=" in run.stderr, "it is said")
+        assert get(run, "/slow/2") == "slept"
+
+
 def test_nothing_outlives_a_killed_parent_and_the_next_start_cleans_up(app: Path) -> None:
     with m2gate_run(app) as run:
         pids = family(run.pid)
