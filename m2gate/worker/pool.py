@@ -22,6 +22,7 @@ from gevent import GreenletExit, Timeout, get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.link.exchange import Exchange
+from m2gate.link.outbox import Outbox
 from m2gate.link.wait import READ
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ FAILED: Final = "exchange failed request_id=%s"
 
 
 class Source:
-    """One socket that frames come from, and the server that files them."""
+    """One socket that frames come from, the server that files them, and what its answers leave through."""
 
-    __slots__ = ("dispatch", "is_ready", "receive", "server", "watcher")
+    __slots__ = ("dispatch", "is_ready", "outbox", "receive", "server", "watcher")
 
-    def __init__(self, socket: "zmq.Socket[bytes]", server: "Server") -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", server: "Server", outbox: Outbox) -> None:
         self.server = server
+        self.outbox = outbox
         self.dispatch = server.dispatch
         self.receive = socket.recv
         self.is_ready = False
@@ -225,18 +227,22 @@ class Pool:
     def _resume(self, leader: greenlet) -> None:
         """Switch to the leader, in gevent's hub; as long as it blocks in a handler, promote the next."""
         self._waiting = None
+        for source in self._sources:
+            source.outbox.hold()
         leader.switch()
         promotions = 0
         while self._handling is not None:
             self._handling = None
             follower = self._follower()
             if follower is None:
-                return
+                break
             promotions += 1
             if promotions > TURN_PROMOTIONS:
                 self._hub.loop.run_callback(self._resume, follower)
-                return
+                break
             follower.switch()
+        for source in self._sources:
+            source.outbox.release()
 
     # -- at the bound ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from gevent.event import Event
 from m2gate.errors import ConnectionGone
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
+from m2gate.link.outbox import Outbox
 from m2gate.link.server import LinkSettings, Server
 from m2gate.wire.mongrel2 import Request
 from m2gate.worker import pool as pool_module
@@ -44,8 +45,9 @@ class Feeder:
         self._push.sndhwm = self._pull.rcvhwm = 0
         self._push.bind("inproc://pool")
         self._pull.connect("inproc://pool")
-        self.server = Server(b"m2", self.sent.append, self.pool.run, LinkSettings(), Clock())
-        self.source = Source(self._pull, self.server)
+        outbox = Outbox(self.sent.append)
+        self.server = Server(b"m2", outbox.send, self.pool.run, LinkSettings(), Clock())
+        self.source = Source(self._pull, self.server, outbox)
         self.pool.attach(self.source)
 
     def run(self, exchange: Exchange) -> None:
