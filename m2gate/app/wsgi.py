@@ -71,6 +71,8 @@ class WSGIMount:
             pieces = iter(result)
             single = isinstance(result, list | tuple) and len(result) == 1
             while (piece := exchange.advance(lambda: next(pieces, None))) is not None:
+                if not isinstance(piece, bytes):
+                    raise TypeError(f"a WSGI application yields bytes, not {type(piece).__name__}")
                 if not exchange.started:
                     # A header is due before the first byte, not before the first empty string.
                     if not piece:
