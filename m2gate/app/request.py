@@ -1,5 +1,6 @@
 """What a handler knows of its request; everything is parsed on first use."""
 
+import inspect
 import io
 import json
 from functools import cached_property
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Network = IPv4Network | IPv6Network
 
 FORM_PARTS_MAX: Final = 1_000  # fields and files of one form; more is a bomb (413)
+# Werkzeug before 2.3 (Debian 12 has 2.2) takes the text of a WSGI environ and decodes it itself.
+_COOKIES_ARE_LATIN1: Final = "charset" in inspect.signature(parse_cookie).parameters
 _FORGEABLE: Final = b"x-mongrel2-upload-"
 
 
@@ -136,7 +139,8 @@ class Request:
     def cookies(self) -> "MultiDict[str, str]":
         """The cookies by name; bytes that are no UTF-8 become U+FFFD."""
         raw = self.exchange.head.headers.get(b"cookie", b"")
-        return parse_cookie((b"; ".join(raw) if isinstance(raw, list) else raw).decode("utf-8", "replace"))
+        whole = b"; ".join(raw) if isinstance(raw, list) else raw
+        return parse_cookie(whole.decode("latin-1" if _COOKIES_ARE_LATIN1 else "utf-8", "replace"))
 
     @property
     def content_type(self) -> str:
