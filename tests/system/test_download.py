@@ -10,6 +10,7 @@ import pytest
 from tests.system.support import Mongrel2, wait_until
 from tests.system.transfer_app import BLOCK, MIB, content
 from tests.system.transfers import (
+    WEBSOCKET,
     Memory,
     Site,
     connection,
@@ -260,10 +261,8 @@ def test_the_balance_is_the_connection_s_not_the_request_s(web: Mongrel2) -> Non
 @pytest.mark.checklist("mongrel2", 39)
 def test_frames_are_paid_for(here: Site, web: Mongrel2) -> None:
     count = 8_000
-    handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
-    handshake["Sec_WebSocket_Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     with connection(web, SMALL_BUFFER) as client, client.makefile("rb") as stream:
-        client.sendall(request_bytes(f"/frames/{count}", **handshake))
+        client.sendall(request_bytes(f"/frames/{count}", **WEBSOCKET))
         assert read_head(stream).status == 101
         sent = wait_stable(lambda: here.notes().get("frames"))
         assert sent < count  # the client's pace is the handler's

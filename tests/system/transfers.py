@@ -84,6 +84,14 @@ def connection(server: Mongrel2, receive_bytes: int | None = None) -> Iterator[s
         yield client
 
 
+WEBSOCKET: Final = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
 def request_bytes(path: str, method: str = "GET", version: str = "1.1", **headers: str) -> bytes:
     """Build the head of a request; an underscore in a header's name stands for a hyphen."""
     lines = [f"{method} {path} HTTP/{version}", "Host: test"]
@@ -124,8 +132,13 @@ class Site:
 
     def ask(self, path: str, method: str = "GET") -> bytes:
         """Return the body of an answer over the connection that is always open."""
-        self._observer.request(method, path)
-        response = self._observer.getresponse()
+        try:
+            self._observer.request(method, path)
+            response = self._observer.getresponse()
+        except ConnectionError:  # it was idle for longer than Mongrel2's limits allow
+            self._observer.close()
+            self._observer.request(method, path)
+            response = self._observer.getresponse()
         assert response.status in (200, 204)
         return response.read()
 
@@ -143,15 +156,16 @@ class Site:
 
 
 @contextmanager
-def site(settings: Mapping[str, SettingValue] | None = None, **options: Any) -> Iterator[Site]:
-    """Run the application of the transfers behind a Mongrel2 of its own.
+def site(
+    settings: Mapping[str, SettingValue] | None = None, app: Path = APP, *, upload_store: bool = False, **options: Any
+) -> Iterator[Site]:
+    """Run an application that has /hello and /notes behind a Mongrel2 of its own.
 
-    settings: of Mongrel2. options: of the worker; ``upload_store=True`` is Mongrel2's.
+    settings, upload_store: of Mongrel2. options: of the worker.
     """
-    store = options.pop("upload_store", False)
     with (
-        mongrel2(settings=settings, upload_store=store) as server,
-        running(APP, server, **options) as worker,
+        mongrel2(settings=settings, upload_store=upload_store) as server,
+        running(app, server, **options) as worker,
         closing(Site(server, worker)) as one,
     ):
         one.ask("/hello")
