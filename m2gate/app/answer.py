@@ -156,8 +156,12 @@ def fail(app: "App", exchange: Exchange, request: Request, error: BaseException)
         log_failure(request, error)
     if exchange.started:
         exchange.abort()
-    else:
+        return
+    try:
         send(app, exchange, error_page(request, error))
+    except (ValueError, TypeError) as unsendable:  # what the handler gave the HTTPError for detail or headers
+        log_failure(request, unsendable)
+        send(app, exchange, error_page(request, unsendable))
 
 
 def send(app: "App", exchange: Exchange, response: Response) -> None:
@@ -224,21 +228,32 @@ def handle_json(app: "App", exchange: JsonExchange) -> None:
     """Answer a JSON socket's message by what its handler returns; None sends nothing."""
     request = Request(app, exchange)
     try:
-        handler = app.json_sockets.get(request.raw_path)
-        if handler is None:
-            raise HTTPError(404, f"no JSON socket {request.raw_path}")
-        value = handler(request)
+        data = call_json_handler(app, request)
     except FAILURES as error:
         if not isinstance(error, HTTPError):
             log_failure(request, error)
         detail = (error.detail or str(error)) if isinstance(error, HTTPError) else "internal error"
-        value = {"error": detail, "request_id": exchange.request_id}
-    if value is None:
+        data = encode_json({"error": printable(detail), "request_id": exchange.request_id})
+    if data is None:
         exchange.finish()
-        return
+    else:
+        exchange.answer(data)
+
+
+def call_json_handler(app: "App", request: Request) -> bytes | None:
+    """Return what the handler of a JSON socket answers, encoded; None for nothing."""
+    handler = app.json_sockets.get(request.raw_path)
+    if handler is None:
+        raise HTTPError(404, f"no JSON socket {request.raw_path}")
+    value = handler(request)
     if isinstance(value, str):
-        value = value.encode()
-    exchange.answer(value if isinstance(value, bytes) else encode_json(value))
+        return value.encode()
+    return value if value is None or isinstance(value, bytes) else encode_json(value)
+
+
+def printable(text: str) -> str:
+    """Return text without what UTF-8 has no form for."""
+    return text.encode(errors="replace").decode()
 
 
 def log_failure(request: Request, error: BaseException) -> None:

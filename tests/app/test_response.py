@@ -308,6 +308,48 @@ def test_exceptions_of_other_kinds_are_500(error: BaseException) -> None:
     assert answer(fail).status == 500
 
 
+@pytest.mark.checklist("mongrel2", 27)
+@pytest.mark.parametrize(
+    ("detail", "headers"),
+    [("\ud800", {}), ("x", {"X-A": "a\r\nX-B: b"}), ("x", {"X-A": "€"})],
+    ids=["text", "crlf", "euro"],
+)
+def test_an_http_error_that_cannot_be_sent_is_500(detail: str, headers: dict[str, str]) -> None:
+    def fail() -> None:
+        raise HTTPError(403, detail, headers)
+
+    got = answer(fail)
+    assert (got.status, got.headers.get("X-B")) == (500, None)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a": "\ud800"}], ids=["str", "dict"])
+def test_text_that_is_none_is_500(value: Any) -> None:
+    assert answer(value).status == 500
+
+
+def test_errors_of_json_sockets() -> None:
+    app = App()
+
+    @app.json_socket("@calc")
+    def calc(request: Request) -> Any:
+        match request.json:
+            case "refuse":
+                raise HTTPError(400, "no \ud800")
+            case "fail":
+                raise KeyError("on purpose")
+            case "unsendable":
+                return {"a": object()}
+            case value:
+                return {"twice": value * 2}
+
+    with TestClient(app) as client:
+        assert client.json_socket("@calc", 2) == {"twice": 4}
+        assert client.json_socket("@calc", "refuse")["error"] == "no ?"
+        assert client.json_socket("@calc", "fail")["error"] == "internal error"
+        assert client.json_socket("@calc", "unsendable")["error"] == "internal error"
+        assert client.json_socket("@other", 1)["error"] == "no JSON socket @other"
+
+
 def test_a_missing_field_is_400(app: App) -> None:
     app.get("/query")(lambda request: request.query["page"])
     app.get("/header")(lambda request: request.headers["X-Key"])
