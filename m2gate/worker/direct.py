@@ -5,6 +5,7 @@ from typing import Final
 
 import gevent
 import zmq
+from gevent import get_hub
 from gevent.event import Event
 
 from m2gate.link.clock import Clock
@@ -57,7 +58,7 @@ class DirectLink:
 
     def _serve(self, sockets: Sockets) -> None:
         # The sugar of pyzmq's send costs half a microsecond a message and offers nothing here.
-        outbox = Outbox(super(zmq.Socket, sockets.replies).send)
+        outbox = Outbox(super(zmq.Socket, sockets.replies).send, get_hub().loop.run_callback)
         server = Server(
             self._address.send_ident.encode(),
             outbox.send,
@@ -65,6 +66,7 @@ class DirectLink:
             self._settings,
             self._clock,
             upload_store=self._address.upload_store,
+            send_soon=outbox.send_soon,
         )
         source = Source(sockets.requests, server, outbox)
         self.server = server

@@ -1,45 +1,81 @@
 """What is answered in one turn leaves together, in order, and never late."""
 
+from collections.abc import Callable
+
 import pytest
 
 from m2gate.link.outbox import HOLD_S, Outbox
 
 
-@pytest.fixture
-def sent() -> list[bytes]:
-    return []
+class Loop:
+    """Collects what an outbox sends, and what it wants to be called; the time stands still."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[bytes] = []
+        self.calls: list[Callable[[], object]] = []
+        self.now_s = 100.0
+        monkeypatch.setattr("m2gate.link.outbox.monotonic", lambda: self.now_s)
+        self.outbox = Outbox(self.sent.append, lambda call: self.calls.append(call))
+
+    def end_turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
 
 
 @pytest.fixture
-def outbox(sent: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Outbox:
-    monkeypatch.setattr("m2gate.link.outbox.monotonic", lambda: 100.0)
-    return Outbox(sent.append)
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    return Loop(monkeypatch)
 
 
-def test_sends_at_once_unless_told_to_hold(outbox: Outbox, sent: list[bytes]) -> None:
-    outbox.send(b"1")
-    assert sent == [b"1"]
+def test_sends_at_once(loop: Loop) -> None:
+    loop.outbox.send(b"1")
+    assert loop.sent == [b"1"]
+    assert not loop.calls
 
 
-def test_holds_until_release(outbox: Outbox, sent: list[bytes]) -> None:
-    outbox.hold()
-    outbox.send(b"1")
-    outbox.send(b"2")
-    assert sent == []
-    outbox.release()
-    assert sent == [b"1", b"2"]
-    outbox.send(b"3")
-    assert sent == [b"1", b"2", b"3"]
+def test_answers_leave_at_the_end_of_the_turn(loop: Loop) -> None:
+    loop.outbox.send_soon(b"1")
+    loop.outbox.send_soon(b"2")
+    assert loop.sent == []
+    assert len(loop.calls) == 1
+    loop.end_turn()
+    assert loop.sent == [b"1", b"2"]
 
 
-def test_sends_all_in_order_once_the_time_is_over(
-    outbox: Outbox, sent: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outbox.hold()
-    outbox.send(b"1")
-    monkeypatch.setattr("m2gate.link.outbox.monotonic", lambda: 100.0 + HOLD_S)
-    outbox.send(b"2")
-    outbox.send(b"3")
-    assert sent == [b"1", b"2", b"3"]
-    outbox.release()
-    assert sent == [b"1", b"2", b"3"]
+def test_whoever_holds_needs_no_call(loop: Loop) -> None:
+    loop.outbox.hold()
+    loop.outbox.send_soon(b"1")
+    loop.outbox.send_soon(b"2")
+    assert (loop.sent, loop.calls) == ([], [])
+    loop.outbox.release()
+    loop.outbox.release()
+    assert loop.sent == [b"1", b"2"]
+
+
+def test_a_part_of_an_answer_takes_what_is_held_along(loop: Loop) -> None:
+    loop.outbox.send_soon(b"1")
+    loop.outbox.send(b"2")
+    assert loop.sent == [b"1", b"2"]
+    loop.outbox.send_soon(b"3")
+    loop.end_turn()
+    assert loop.sent == [b"1", b"2", b"3"]
+
+
+def test_nothing_is_held_once_the_time_is_over(loop: Loop) -> None:
+    loop.outbox.hold()
+    loop.outbox.send_soon(b"1")
+    loop.now_s += HOLD_S
+    loop.outbox.send_soon(b"2")
+    loop.outbox.send_soon(b"3")
+    assert loop.sent == [b"1", b"2", b"3"]
+
+
+def test_the_next_turn_holds_again(loop: Loop) -> None:
+    loop.outbox.send_soon(b"1")
+    loop.end_turn()
+    loop.now_s += HOLD_S
+    loop.outbox.send_soon(b"2")
+    assert loop.sent == [b"1"]
+    loop.end_turn()
+    assert loop.sent == [b"1", b"2"]

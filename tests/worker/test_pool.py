@@ -45,8 +45,8 @@ class Feeder:
         self._push.sndhwm = self._pull.rcvhwm = 0
         self._push.bind("inproc://pool")
         self._pull.connect("inproc://pool")
-        outbox = Outbox(self.sent.append)
-        self.server = Server(b"m2", outbox.send, self.pool.run, LinkSettings(), Clock())
+        outbox = Outbox(self.sent.append, gevent.get_hub().loop.run_callback)
+        self.server = Server(b"m2", outbox.send, self.pool.run, LinkSettings(), Clock(), send_soon=outbox.send_soon)
         self.source = Source(self._pull, self.server, outbox)
         self.pool.attach(self.source)
 
