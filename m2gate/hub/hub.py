@@ -124,17 +124,12 @@ class Hub:
             self._count_lag(subscriber, -1)
         group.remove(subscriber)
         del channel.subscribers[outlet]
-        if not group.members:
-            group.pending.clear()
-            group.pending_bytes = 0
-            self._dirty.pop(group, None)
-            if not group.lagging:
-                channel.groups.pop((group.server, group.form), None)
+        if not group.members and not group.lagging:
+            channel.groups.pop((group.server, group.form), None)
         if not channel.subscribers:
             del self._channels[channel.name]
         if not channels:
             del self._subscribers[outlet]
-            self._ready.pop(outlet, None)
         self._unwatch(outlet)
 
     # -- publishing ---------------------------------------------------------------------------
@@ -239,7 +234,6 @@ class Hub:
         self._drops[OVER_LIMIT] += subscriber.clear() + 1
         self.discard(subscriber.outlet)
         self._work.closed.append((subscriber.outlet, reason))
-        self._wake()
 
     # -- what leaves --------------------------------------------------------------------------
 

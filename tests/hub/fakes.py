@@ -82,7 +82,9 @@ class FakeOutlet(Outflow):
     def pace(self) -> None:
         """Send what is queued, as the pacer for servers without flow control does."""
         while self.units:
-            self.deliver(bytes(self.units.popleft()))
+            unit = bytes(self.units.popleft())
+            self.outstanding += len(unit)
+            self.deliver(unit)
         self.queued = 0
         if self.on_room is not None:
             self.on_room()

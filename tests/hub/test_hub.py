@@ -5,6 +5,7 @@ from m2gate.hub.group import MERGE_BYTES
 from m2gate.hub.hub import STALL_S, Hub
 from m2gate.hub.item import Formats, Item
 from m2gate.hub.policy import Policy, Rule
+from m2gate.wire.mongrel2 import CREDITS_INITIAL
 from tests.hub.fakes import CHUNKED, RAW, FakeOutlet, FakeServer, Owner
 
 
@@ -119,6 +120,30 @@ def test_an_item_over_the_window_arrives_in_pieces(owner: Owner, server: FakeSer
     assert outlet.received == big.encode() + b"after"
 
 
+def test_a_burst_beyond_the_window_is_queued_from_where_it_ends(owner: Owner, server: FakeServer) -> None:
+    outlet = server.connect(window=50_000)
+    owner.subscribe("c", outlet)
+    for letter in "abcdefghij":
+        owner.publish("c", letter * 12_000)
+    owner.flush()
+    assert len(outlet.received) == 4 * 12_000
+    assert owner.hub.stats().channels["c"].queued_bytes == 6 * 12_000
+    while outlet.unread:
+        outlet.read()
+        owner.flush()
+    assert outlet.received.decode() == "".join(letter * 12_000 for letter in "abcdefghij")
+
+
+def test_a_window_that_is_just_filled_is_no_lag(owner: Owner, server: FakeServer) -> None:
+    outlet = server.connect(window=10)
+    owner.subscribe("c", outlet)
+    owner.publish("c", "0123456789")
+    owner.flush()
+    assert outlet.received == b"0123456789"
+    assert owner.hub.stats().channels["c"].lagging == 0
+    assert outlet.on_room is None
+
+
 def test_forms_and_servers_have_groups_of_their_own(owner: Owner) -> None:
     servers = [FakeServer(b"one"), FakeServer(b"two")]
     outlets = [server.connect() for server in servers for _ in range(3)]
@@ -198,13 +223,43 @@ def test_who_leaves_while_it_lags_gets_its_queue(owner: Owner, server: FakeServe
     for text in ("one", "two", "six"):
         owner.publish("c", text)
         owner.flush()
+    owner.wakes = 0
     owner.hub.release(outlet, owner.now_s)
+    assert owner.wakes > 0
     owner.flush()
     assert outlet.on_room is None
     while outlet.unread:
         outlet.read()
     assert outlet.received == b"onetwosix"
     assert owner.hub.stats().drops == {}
+
+
+def test_who_leaves_lagging_and_comes_back_keeps_the_order(owner: Owner, server: FakeServer) -> None:
+    outlet = server.connect(window=3)
+    owner.subscribe("c", outlet)
+    for text in ("one", "two"):
+        owner.publish("c", text)
+        owner.flush()
+    outlet.read()
+    owner.hub.release(outlet, owner.now_s)
+    owner.subscribe("c", outlet)
+    owner.publish("c", "six")
+    while outlet.unread or owner.wakes:
+        owner.flush()
+        outlet.read()
+    assert outlet.received == b"onetwosix"
+
+
+def test_a_form_that_nobody_has_any_more_is_not_encoded(owner: Owner, server: FakeServer) -> None:
+    class Forbidden(StreamForm):
+        def encode(self, item: Item) -> bytes | None:
+            raise AssertionError("nobody has this form")
+
+    connect(owner, server, 1)
+    outlet = server.connect()
+    owner.subscribe("c", outlet, Forbidden(chunked=True, events=False))
+    owner.hub.discard(outlet)
+    assert owner.publish("c", "x") == (1, 0, 0)
 
 
 def test_subscribing_twice_is_one_subscription(owner: Owner, server: FakeServer) -> None:
@@ -265,6 +320,8 @@ def test_nothing_is_left_of_those_that_left(owner: Owner, server: FakeServer) ->
     owner.flush()
     assert owner.hub.stats().channels == {}
     assert owner.publish("c", "x") == (0, 0, 0)
+    hub = owner.hub
+    assert (hub._channels, hub._subscribers, hub._dirty) == ({}, {}, {})
 
 
 # -- what is not read -------------------------------------------------------------------------------
@@ -296,6 +353,17 @@ def test_block_queues_to_its_limit_and_then_closes(owner: Owner, server: FakeSer
     assert owner.publish("c", "d") == (1, 0, 0)
     owner.flush()
     assert other.received == b"a" * 10 + b"b" * 10 + b"cd"
+
+
+def test_all_that_a_closed_client_loses_in_one_turn_is_counted(owner: Owner, server: FakeServer) -> None:
+    owner.hub.configure("c", Policy("block", 20))
+    outlet = server.connect(window=10)
+    owner.subscribe("c", outlet)
+    for _ in range(6):
+        owner.publish("c", "x" * 11)
+    assert [one for one, _ in owner.flush().closed] == [outlet]
+    assert outlet.received == b""
+    assert owner.hub.stats().drops == {"over-limit": 6}
 
 
 def test_a_single_item_over_the_limit_is_taken(owner: Owner, server: FakeServer) -> None:
@@ -406,6 +474,19 @@ def test_small_items_of_a_laggard_are_merged(owner: Owner, server: FakeServer) -
     assert posts == [b"y" * 500]
 
 
+def test_no_more_is_posted_than_credits_allow(owner: Owner, server: FakeServer) -> None:
+    outlet = server.connect()
+    owner.subscribe("c", outlet)
+    owner.publish("c", "x" * CREDITS_INITIAL)
+    owner.flush()
+    for _ in range(10):
+        owner.publish("c", "y" * 6_000)
+    owner.flush()
+    outlet.read(30_000)
+    assert [len(data) for _, data in owner.hub.flush(owner.now_s).posts] == [12_000, 12_000]
+    assert owner.hub.stats().channels["c"].lagging == 1
+
+
 # -- publishers that are faster than all -------------------------------------------------------------
 
 
@@ -456,6 +537,16 @@ def test_publishers_do_not_wait_for_those_that_make_no_progress(owner: Owner, se
     assert not owner.hub.is_congested("c", owner.now_s)
 
 
+def test_the_stalled_are_forgotten_when_they_leave(owner: Owner, server: FakeServer) -> None:
+    stalled = full(owner, server, 3)
+    assert not owner.hub.is_congested("c", owner.now_s + STALL_S)
+    owner.now_s += STALL_S
+    full(owner, server, 1)
+    for outlet in stalled:
+        owner.hub.discard(outlet)
+    assert owner.hub.is_congested("c", owner.now_s)
+
+
 @pytest.mark.parametrize(("rule", "drops"), [("block", False), ("drop-oldest", True), ("latest", True)])
 def test_which_channels_drop(owner: Owner, rule: Rule, drops: bool) -> None:
     owner.hub.configure("c", Policy(rule))
@@ -500,11 +591,13 @@ def test_an_answer_reaches_a_client_without_credits(owner: Owner, server: FakeSe
 
 def test_touch_reaches_those_with_credits_only(owner: Owner, server: FakeServer) -> None:
     outlets = [server.connect() for _ in range(130)] + [server.connect(window=2)]
+    outlets[0].outstanding = CREDITS_INITIAL - 4
     owner.hub.touch([(outlet, b": \n\n") for outlet in outlets])
+    assert owner.wakes > 0
     owner.flush()
     assert [outlet.received for outlet in outlets] == [b": \n\n"] * 130 + [b""]
     assert len(server.frames) == 2
-    assert outlets[0].outstanding == 4
+    assert [outlets[0].outstanding, outlets[1].outstanding] == [CREDITS_INITIAL, 4]
 
 
 def test_stats(owner: Owner, server: FakeServer) -> None:
