@@ -15,11 +15,11 @@ class Loop:
         self.calls: list[Callable[[], object]] = []
         self.now_s = 100.0
         monkeypatch.setattr("m2gate.link.outbox.monotonic", lambda: self.now_s)
-        self.outbox = Outbox(self.sent.append, lambda call: self.calls.append(call))
+        self.outbox = Outbox(self.sent.append, self.calls.append)
 
     def end_turn(self) -> None:
-        calls, self.calls = self.calls, []
-        for call in calls:
+        for call in tuple(self.calls):
+            self.calls.remove(call)
             call()
 
 
