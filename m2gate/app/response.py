@@ -104,12 +104,32 @@ class Response:
         return cls(b"", status, (("Location", location),))
 
     @classmethod
-    def file(cls, path: str | os.PathLike[str], content_type: str | None = None) -> "Response":
+    def file(
+        cls,
+        path: str | os.PathLike[str],
+        content_type: str | None = None,
+        *,
+        root: str | os.PathLike[str] | None = None,
+    ) -> "Response":
         """Send a file, in pieces; answers Range, If-None-Match and If-Modified-Since.
 
-        Raises HTTPError 404 if it is no file that can be read.
+        root: the folder that path is relative to and must not leave, by ``..`` or by links; give it
+              where the path comes from the client.
+        Raises HTTPError 404 if it is no file that can be read, or not below root.
         """
-        return cls(FileBody(path), 200, None, content_type or _guess_type(os.fspath(path)))
+        whole = os.fspath(path) if root is None else _below(os.fspath(root), os.fspath(path))
+        return cls(FileBody(whole), 200, None, content_type or _guess_type(whole))
+
+
+def _below(root: str, path: str) -> str:
+    """Return the real path of a file below root. Raises HTTPError 404 if it is elsewhere."""
+    try:
+        base, whole = os.path.realpath(root), os.path.realpath(os.path.join(root, path))
+    except ValueError:  # a NUL in the path
+        raise HTTPError(404) from None
+    if not whole.startswith(os.path.join(base, "")):
+        raise HTTPError(404)
+    return whole
 
 
 def _guess_type(path: str) -> str:

@@ -41,14 +41,15 @@ def client(folder: Path) -> Iterator[TestClient]:
     app.get("/odd/type")(lambda request: Response.file(folder / "data.bin", content_type="text/x"))
     app.get("/odd/nul")(lambda request: Response.file("a\0b"))
     app.get("/odd/long")(lambda request: Response.file("a" * 5_000))
-    before = open_files()
     with TestClient(app) as client:
         yield client
-    assert open_files() == before
+    assert open_files(folder) == []
 
 
-def open_files() -> int:
-    return len([one for one in Path("/proc/self/fd").iterdir() if one.is_symlink()])
+def open_files(folder: Path) -> list[str]:
+    """Return the files of folder that this process has open."""
+    names = [os.readlink(one) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    return [name for name in names if name.startswith(str(folder))]
 
 
 def test_whole_file(client: TestClient) -> None:
@@ -82,6 +83,36 @@ def test_content_type_and_status_of_ones_own(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/missing", "/folder", "/pipe", "/odd/nul", "/odd/long"])
 def test_what_is_no_file_is_404(client: TestClient, path: str) -> None:
     assert client.get(path).status == 404
+
+
+@pytest.fixture
+def shelf(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Files below a root; outside of it lies a secret, and a link in the root leads there."""
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret").write_text("secret")
+    (folder / "link").symlink_to(outside / "secret")
+    (folder / "folder" / "deep.txt").write_text("deep")
+    (folder / "inside").symlink_to(folder / "folder" / "deep.txt")
+    (folder.parent / f"{folder.name}-twin").mkdir()
+    (folder.parent / f"{folder.name}-twin" / "x").write_text("twin")
+    app = App()
+    app.get("/{name:path}")(lambda request, name: Response.file(name, root=folder))
+    app.get("/twin")(lambda request: Response.file(f"../{folder.name}-twin/x", root=folder))
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/folder/deep.txt", "/folder/../folder/deep.txt", "/folder//deep.txt", "/inside"])
+def test_below_the_root(shelf: TestClient, path: str) -> None:
+    assert shelf.get(path).text == "deep"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../secret", "/..%2Fsecret", "//etc/passwd", "/%2Fetc%2Fpasswd", "/link", "/folder", "/", "/missing", "/twin"],
+)
+def test_outside_of_the_root_is_404(shelf: TestClient, path: str) -> None:
+    assert shelf.get(path).status == 404
 
 
 def test_head(client: TestClient) -> None:
