@@ -19,6 +19,7 @@ from m2gate.app.body import BodyFile
 from m2gate.app.routing import decode_path
 from m2gate.errors import HTTPError
 from m2gate.link.exchange import Exchange
+from m2gate.wire.mongrel2 import check_headers
 
 if TYPE_CHECKING:
     from m2gate.app.application import App
@@ -81,18 +82,23 @@ class Request:
         return "1.0" if self.exchange.version_10 else "1.1"
 
     @cached_property
+    def _is_forwarded(self) -> bool:
+        """Whether a trusted proxy sent this, so that its X-Forwarded-For and -Proto count."""
+        trusted = self.app.trusted_proxies
+        return bool(trusted) and _is_in(self._special(b"REMOTE_ADDR").decode("latin-1"), trusted)
+
+    @cached_property
     def client(self) -> str:
         """Address of the peer; X-Forwarded-For counts only as far as trusted proxies wrote it."""
         address = self._special(b"REMOTE_ADDR").decode("latin-1")
-        trusted = self.app.trusted_proxies
-        if not trusted or not _is_in(address, trusted):
+        if not self._is_forwarded:
             return address
         hops = [hop.strip() for line in self.headers.getlist("X-Forwarded-For") for hop in line.split(",")]
         for hop in reversed(hops):
             if not _is_address(hop):
                 return address
             address = hop
-            if not _is_in(hop, trusted):
+            if not _is_in(hop, self.app.trusted_proxies):
                 break
         return address
 
@@ -100,8 +106,7 @@ class Request:
     def scheme(self) -> str:
         """``http`` or ``https``; X-Forwarded-Proto counts from trusted proxies."""
         forwarded = self.headers.get("X-Forwarded-Proto")
-        peer = self._special(b"REMOTE_ADDR").decode("latin-1")
-        if forwarded in ("http", "https") and self.app.trusted_proxies and _is_in(peer, self.app.trusted_proxies):
+        if forwarded in ("http", "https") and self._is_forwarded:
             return str(forwarded)
         return self._special(b"URL_SCHEME").decode("latin-1") or "http"
 
@@ -124,11 +129,17 @@ class Request:
 
     @cached_property
     def headers(self) -> Headers:
-        """The client's fields, case-insensitive; getlist() for repeated ones."""
+        """The client's fields, case-insensitive; getlist() for repeated ones.
+
+        X-Forwarded-For is only there if a trusted proxy sent it: anybody else may write into it what he likes.
+        """
+        check_headers(self.exchange.head.headers)
         headers = Headers()
         for name, value in self.exchange.head.headers.items():
             # Mongrel2's own keys are in capitals; what it announces of uploads any client can send.
             if name.isupper() or name.startswith(_FORGEABLE):
+                continue
+            if name == b"x-forwarded-for" and not self._is_forwarded:
                 continue
             text = name.decode("latin-1")
             for one in value if isinstance(value, list) else (value,):

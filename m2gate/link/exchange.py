@@ -5,7 +5,7 @@ the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gevent import GreenletExit, get_hub, getcurrent
@@ -15,7 +15,7 @@ from m2gate.errors import ConnectionGone, WireError
 from m2gate.link.disk_upload import StoredUpload
 from m2gate.link.upload import Upload
 from m2gate.wire import http
-from m2gate.wire.mongrel2 import Request
+from m2gate.wire.mongrel2 import HeaderValue, Request
 
 if TYPE_CHECKING:
     from m2gate.link.connection import Connection
@@ -43,6 +43,7 @@ class Exchange:
     # 0.3 us a request less than __slots__ with all of them.
     is_websocket = False
     is_json_socket = False
+    close_after = False
     upload: "Upload | StoredUpload | None" = None
     refusal: tuple[int, Headers, bytes] | None = None
     state = NOT_STARTED
@@ -64,13 +65,7 @@ class Exchange:
     def __init__(self, connection: "Connection", head: Request, upload: "Upload | StoredUpload | None" = None) -> None:
         self.connection = connection
         self.head = head
-        headers = head.headers
-        self.method: bytes = headers[b"METHOD"]  # type: ignore[assignment]  # checked where messages are filed
-        # HTTP/1.0 without keep-alive, and whatever Mongrel2 may call it, ends with its response.
-        token = headers.get(b"connection")
-        self.close_after = headers.get(b"VERSION") != b"HTTP/1.1" or (
-            token is not None and token != b"keep-alive" and http.wants_close(b"HTTP/1.1", token)
-        )
+        self.method: bytes = head.headers[b"METHOD"]  # type: ignore[assignment]  # checked where messages are filed
         if upload is not None:
             self.upload = upload
 
@@ -160,12 +155,15 @@ class Exchange:
         if self.upload is not None and not self.upload.is_done:
             self.close_after = True
         if status == 200 and self.method != b"HEAD" and not self.close_after:
-            data = b"%s%sContent-Length: %d\r\n\r\n%s" % (
-                _head_prefix(200, headers),
-                connection.server.clock.date_line,
-                len(body),
-                body,
-            )
+            data = b"%s%d\r\n\r\n%s" % (connection.server.clock.head(headers), len(body), body)
+            if (
+                self.upload is None
+                and self.on_end is None
+                and not self._at_end
+                and connection.close_exchange(self, data)
+            ):
+                self.state = FINISHED
+                return
         else:
             data = self._whole(status, headers, body)
         self.state = STARTED
@@ -369,10 +367,6 @@ class JsonExchange(Exchange):
 
     is_json_socket = True
 
-    def __init__(self, connection: "Connection", head: Request) -> None:
-        super().__init__(connection, head)
-        self.close_after = False  # these messages have no HTTP version
-
     def answer_refusal(self) -> None:
         """Answer a refused message as JSON, and close. Does not block."""
         if self.refusal is None:
@@ -395,6 +389,13 @@ class JsonExchange(Exchange):
         if not self.connection.gone:
             self._write(body + b"\0")
         self._end()
+
+
+def ends_connection(headers: Mapping[bytes, HeaderValue]) -> bool:
+    """Tell whether the answer to a request with these headers is the last of its connection."""
+    token = headers.get(b"connection")
+    # HTTP/1.0 without keep-alive, and whatever Mongrel2 may call it.
+    return headers.get(b"VERSION") != b"HTTP/1.1" or http.wants_close(b"HTTP/1.1", token)
 
 
 def check_request(head: Request, *, is_streamed: bool) -> None:

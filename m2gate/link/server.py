@@ -20,7 +20,7 @@ from m2gate.errors import WireError
 from m2gate.link.clock import Clock
 from m2gate.link.connection import Connection
 from m2gate.link.disk_upload import DiskUploads, Refusal, StoredUpload
-from m2gate.link.exchange import Exchange, JsonExchange, check_request
+from m2gate.link.exchange import Exchange, JsonExchange, check_request, ends_connection
 from m2gate.link.upload import Upload
 from m2gate.link.websocket import WebSocketExchange
 from m2gate.wire.mongrel2 import (
@@ -30,7 +30,9 @@ from m2gate.wire.mongrel2 import (
     Request,
     build_control,
     build_reply,
+    check_headers,
     check_ident,
+    find_credits,
     parse_message,
     split_ids,
 )
@@ -46,8 +48,8 @@ CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed
 CLOSED_REMEMBERED_MAX: Final = 100_000
 GOING_AWAY: Final = 1001  # close code of a service that stops
 IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
-_BODYLESS: Final = (b"GET", b"HEAD")  # a tuple: a repeated METHOD is a list, which has no hash
 _NOT_HTTP: Final = frozenset((b"WEBSOCKET", b"WEBSOCKET_HANDSHAKE", b"JSON", b"XML"))
+_BODYLESS: Final = (b"GET", b"HEAD")  # a tuple: a repeated METHOD is a list, which has no hash
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 
 
@@ -73,6 +75,7 @@ class Server:
     """The connections of one running Mongrel2, keyed by conn_id, and its messages' way to them.
 
     send:   takes one frame for Mongrel2's SUB socket; must not block.
+    send_soon: the same for a whole answer, which may wait for others; send if not given.
     run:    takes an exchange that became runnable because the one before it ended.
     """
 
@@ -85,9 +88,11 @@ class Server:
         clock: Clock,
         *,
         upload_store: str | None = None,
+        send_soon: Callable[[bytes], None] | None = None,
     ) -> None:
         self.send_ident = check_ident(send_ident)
         self.send = send
+        self.send_soon = send_soon or send
         self.runnable = run
         self.settings = settings
         self.clock = clock
@@ -125,17 +130,27 @@ class Server:
         A message that breaks a rule is counted and logged, once a second at most, and lost.
         """
         try:
+            found = find_credits(frame)
+            if found is not None:
+                self._flow_control = True
+                connection = self.connections.get(found[0])
+                if connection is not None:
+                    connection.granted(found[1])
+                return None
             message = parse_message(frame)
             connection = self.connections.get(message.conn_id)
             if type(message) is Request:
                 if message.send_ident != self.send_ident:
                     raise WireError("the message is from another server", 0, frame)
                 headers = message.headers
+                method = headers.get(b"METHOD")
                 if (
                     connection is not None
                     and connection.current is None
                     and not connection.closing
-                    and headers.get(b"METHOD") in _BODYLESS
+                    and method in _BODYLESS
+                    and headers.get(b"VERSION") == b"HTTP/1.1"
+                    and headers.get(b"connection", b"keep-alive") == b"keep-alive"
                     and not message.body
                     and b"content-length" not in headers
                     and b"transfer-encoding" not in headers
@@ -159,6 +174,7 @@ class Server:
 
     def _file(self, connection: Connection | None, message: Request) -> Exchange | None:
         headers = message.headers
+        check_headers(headers)
         method = headers.get(b"METHOD")
         if method is None:
             self._file_piece(connection, message)
@@ -172,15 +188,17 @@ class Server:
                 self._close_orphan(message)
                 return None
             connection = self._open(message)
-        if method in _NOT_HTTP:
-            exchange = self._open_special(connection, method, message)
-            if exchange is None:
-                return None
-        else:
-            exchange = self._open_http(connection, message)
+        exchange = self._open_exchange(connection, method, message)
         if exchange is None or not connection.enter(exchange):
             return None
         return self._part(exchange) if self.is_draining else exchange
+
+    def _open_exchange(self, connection: Connection, method: bytes, message: Request) -> Exchange | None:
+        is_special = method in _NOT_HTTP
+        exchange = (self._open_special if is_special else self._open_http)(connection, method, message)
+        if type(exchange) is Exchange:
+            exchange.close_after = ends_connection(message.headers)
+        return exchange
 
     def _part(self, exchange: Exchange) -> Exchange:
         """Make exchange the last of its connection."""
@@ -202,7 +220,7 @@ class Server:
         self.connections[message.conn_id] = connection
         return connection
 
-    def _open_http(self, connection: Connection, message: Request) -> Exchange | None:
+    def _open_http(self, connection: Connection, _method: bytes, message: Request) -> Exchange | None:
         headers = message.headers
         if b"UPLOAD_STREAM" in headers:
             return self._open_upload(connection, message)
@@ -280,7 +298,7 @@ class Server:
             connection.abort()  # nobody can have configured a handler of ours for it on purpose
             return None
         # Any client may use these words as the method of an HTTP request.
-        return self._open_http(connection, message)
+        return self._open_http(connection, method, message)
 
     def _close_orphan(self, message: Request) -> None:
         """End a session that some former worker had: nobody here knows its state."""
@@ -379,7 +397,7 @@ class Server:
     def close(self) -> None:
         """Give up all connections: the sockets to this Mongrel2 are gone."""
         self.is_closed = True
-        self.send = _discard
+        self.send = self.send_soon = _discard
         for connection in tuple(self.connections.values()):
             connection.lose()
 

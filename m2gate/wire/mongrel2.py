@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from tnetstring import dumps, pop
 
@@ -25,6 +25,7 @@ HeaderValue = bytes | list[bytes]
 _NOTICES: Final = b"@*"
 _DISCONNECT: Final = b'{"type":"disconnect"}'
 _CREDITS: Final = b'{"type":"credits"}'
+_CREDITS_END: Final = b'18:{"type":"credits"},'
 _KNOWN_BYTES_MAX: Final = 96  # longer than any notice of Mongrel2
 _KNOWN_MAX: Final = 1_024
 _IDENT: Final = re.compile(rb"[A-Za-z0-9-]+")
@@ -32,7 +33,6 @@ _IDENT: Final = re.compile(rb"[A-Za-z0-9-]+")
 # a UTF-8 decoder would let any client stop the loop. One decoder for all: json.loads makes one a call.
 _decode_json: Final = json.JSONDecoder(strict=False).decode
 _NO_BODY: Final = b"0:,"
-_join: Final = b"".join
 
 
 @wire_record
@@ -43,7 +43,7 @@ class Request:
     conn_id:    unsigned 32 bit; one TCP connection, not one request.
     path:       raw, still percent-encoded; ``@route`` for a JSON socket.
     headers:    client headers in lower case, Mongrel2's own keys in upper case; a repeated
-                header is a list. Latin-1 bytes as the client sent them.
+                header is a list. Latin-1 bytes as the client sent them. See check_headers.
     body:       the bytes of this message, which may be a part of the request's body.
     """
 
@@ -92,7 +92,7 @@ def parse_message(frame: bytes) -> Message:
 
     frame: ``IDENT SP ID SP PATH SP N:headers BODY`` where the type byte behind the headers tells
            JSON (``,``) from tnetstring (``}``).
-    Raises WireError for anything else.
+    Raises WireError for anything else; the types of tnetstring headers are left to check_headers.
     Source: docs/reference/mongrel2-wire.md, "Requests" and "Notices".
     """
     try:
@@ -111,10 +111,32 @@ def parse_message(frame: bytes) -> Message:
         amount = _parse_credits(rest)
         if amount:
             return Credits(ident, number, amount)
+    if path != _NOTICES:
+        # _parse_blocks without the call, for what nearly every frame looks like: 0.3 us less.
+        try:
+            headers, tail = pop(rest)
+        except (ValueError, TypeError, RecursionError, OverflowError):
+            headers, tail = None, rest
+        if tail == _NO_BODY and type(headers) is dict:
+            return Request(ident, number, path, headers, b"")
     headers, body = _parse_blocks(rest, frame)
     if path == _NOTICES and b"PATTERN" not in headers:
         return _build_notice(ident, number, headers, body, frame)
     return Request(ident, number, path, headers, body)
+
+
+def find_credits(frame: bytes) -> tuple[int, int] | None:
+    """Return connection id and amount if frame is a usual notice of credits; else parse_message decides.
+
+    Every response is followed by one: 0.5 us instead of 0.9 for the record of parse_message.
+    """
+    if not frame.endswith(_CREDITS_END):
+        return None
+    _, conn_id, path, rest = frame.split(b" ", 3)
+    if path != _NOTICES or not conn_id.isdigit() or len(conn_id) > 9 or len(rest) > _KNOWN_BYTES_MAX:
+        return None
+    amount = _parse_credits(rest)
+    return (int(conn_id), amount) if amount else None
 
 
 @lru_cache(_KNOWN_MAX)
@@ -144,12 +166,7 @@ def _parse_blocks(rest: bytes, frame: bytes) -> tuple[dict[bytes, HeaderValue], 
         raise WireError(f"broken tnetstring: {error}", len(frame) - len(rest), frame) from error
     if type(body) is not bytes or rest:
         raise WireError("a message ends with its body", len(frame) - len(rest), frame)
-    if type(headers) is dict:
-        try:
-            _join([*headers, *headers.values()])  # all bytes? 0.4 us for ten headers, a loop takes 0.6
-        except TypeError:
-            _check_headers(headers, frame)
-    else:
+    if type(headers) is not dict:
         headers = _parse_json_headers(headers, frame)
     return headers, body
 
@@ -173,11 +190,16 @@ def _build_notice(
     raise WireError("a notice is a disconnect, or a positive number of credits", 0, frame)
 
 
-def _check_headers(headers: Mapping[object, object], frame: bytes) -> None:
+def check_headers(headers: Mapping[Any, object]) -> None:
+    """Make sure that headers are what they are typed to be, before they are all used.
+
+    Mongrel2 sends nothing else, and a look at each costs half a microsecond a request.
+    Raises WireError.
+    """
     for name, value in headers.items():
         values = value if type(value) is list and value else [value]
         if type(name) is not bytes or any(type(one) is not bytes for one in values):
-            raise WireError("a header is a string or a list of strings", 0, frame)
+            raise WireError("a header is a string or a list of strings", 0, b"")
 
 
 def _parse_json_headers(raw: object, frame: bytes) -> dict[bytes, HeaderValue]:

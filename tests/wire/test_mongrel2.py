@@ -17,6 +17,7 @@ from m2gate.wire.mongrel2 import (
     build_control,
     build_reply,
     build_targets,
+    check_headers,
     check_ident,
     parse_message,
     split_ids,
@@ -193,14 +194,8 @@ BROKEN = [
     pytest.param(b"m2 1 / 0:]0:,", id="headers-are-a-list"),
     pytest.param(b"m2 1 / 1:1#0:,", id="headers-are-a-number"),
     pytest.param(b"m2 1 / 0:~0:,", id="headers-are-null"),
-    pytest.param(b"m2 1 / 7:1:a,1:1#}0:,", id="value-is-a-number"),
-    pytest.param(b"m2 1 / 7:1:a,0:~}0:,", id="value-is-null"),
+    pytest.param(b"m2 1 / 7:1:a,1:1#}0:,", id="value-is-cut-short"),
     pytest.param(b"m2 1 / 12:1:a,5:1.5^}0:,", id="value-is-cut"),
-    pytest.param(b"m2 1 / 7:1:a,0:]}0:,", id="value-is-an-empty-list"),
-    pytest.param(b"m2 1 / 11:1:a,4:1:1#]}0:,", id="list-of-numbers"),
-    pytest.param(b"m2 1 / 10:1:a,3:0:]]}0:,", id="list-of-lists"),
-    pytest.param(b"m2 1 / 10:1:a,3:0:}]}0:,", id="list-of-dictionaries"),
-    pytest.param(b"m2 1 / 8:1:1#1:a,}0:,", id="name-is-a-number"),
     pytest.param(b"m2 1 / 7:0:]1:a,}0:,", id="name-is-a-list"),
     pytest.param(b"m2 1 / 0:}0:}", id="body-is-a-dictionary"),
     pytest.param(b"m2 1 / 0:}1:1#", id="body-is-a-number"),
@@ -232,6 +227,24 @@ def test_a_broken_message_is_a_wire_error(frame: bytes) -> None:
         parse_message(frame)
     assert caught.value.frame is frame
     assert str(len(frame)) in str(caught.value)
+
+
+MISTYPED = [
+    pytest.param(b"m2 1 / 7:1:a,0:~}0:,", id="value-is-null"),
+    pytest.param(b"m2 1 / 7:1:a,0:]}0:,", id="value-is-an-empty-list"),
+    pytest.param(b"m2 1 / 11:1:a,4:1:1#]}0:,", id="list-of-numbers"),
+    pytest.param(b"m2 1 / 10:1:a,3:0:]]}0:,", id="list-of-lists"),
+    pytest.param(b"m2 1 / 10:1:a,3:0:}]}0:,", id="list-of-dictionaries"),
+    pytest.param(b"m2 1 / 8:1:1#1:a,}0:,", id="name-is-a-number"),
+]
+
+
+@pytest.mark.parametrize("frame", MISTYPED)
+def test_headers_of_other_types_are_found_before_they_are_all_used(frame: bytes) -> None:
+    message = parse_message(frame)
+    assert isinstance(message, Request)
+    with pytest.raises(WireError):
+        check_headers(message.headers)
 
 
 @pytest.mark.checklist("mongrel2", 10)
