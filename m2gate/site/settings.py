@@ -95,7 +95,7 @@ DEFAULTS: Final[Mapping[str, SettingValue]] = {
     "limits.content_length": 103_424,
     "superpoll.hot_dividend": 2,
     "net.tcp_keepalive": 1,
-    "no_clobber_xff": 0,
+    "no_clobber_xff": 1,
     "request.relaxed": 1,
     "disable.access_logging": 1,
     "upload.stream": 1,

@@ -27,7 +27,12 @@ DIGITS: Final = b"0123456789" * 40_000
 DIGITS_SHA: Final = hashlib.sha256(DIGITS).hexdigest().encode()
 DIGEST: Final = b'{"size":%d,"sha256":"%s"}'
 
-app = App(max_body=2_000_000, max_memory=100_000, origins=["https://friend.example"])
+app = App(
+    max_body=2_000_000,
+    max_memory=100_000,
+    origins=["https://friend.example"],
+    trusted_proxies=["127.0.0.1", "10.0.0.0/8"],
+)
 inner = App()
 app.mount("/inner", app=inner)
 
@@ -69,8 +74,13 @@ def query(request: Request) -> dict[str, list[str]]:
 
 @app.get("/headers")
 def headers(request: Request) -> dict[str, list[str]]:
-    names = {name for name, _ in request.headers if name.startswith("x-") and name != "x-forwarded-for"}
+    names = {name for name, _ in request.headers if name.startswith("x-")}
     return {name: request.headers.getlist(name) for name in sorted(names)}
+
+
+@app.get("/client")
+def client(request: Request) -> str:
+    return f"{request.scheme} {request.client}"
 
 
 @app.get("/cookie")
@@ -222,6 +232,13 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
             Ask("GET", "/headers", {"X-One": "1", "X-Mongrel2-Upload-Done": "/etc/passwd", "METHOD": "PUT"}),
             Answer(200, b'{"x-one":["1"]}'),
         ),
+    ],
+    "client-behind-proxies": [
+        (
+            Ask("GET", "/client", {"X-Forwarded-For": "6.6.6.6, 1.2.3.4, 10.0.0.1", "X-Forwarded-Proto": "https"}),
+            Answer(200, b"https 1.2.3.4"),
+        ),
+        (Ask("GET", "/client"), Answer(200, b"http 127.0.0.1")),
     ],
     "cookie": [
         (

@@ -115,6 +115,13 @@ def test_client(forwarded: list[str], options: dict[str, Any], client: str) -> N
     assert through(forwarded, **options) == client
 
 
+def test_x_forwarded_for_is_shown_only_from_trusted_proxies() -> None:
+    headers = {"X-Forwarded-For": "1.2.3.4"}
+    assert ask(lambda r: r.headers.get("X-Forwarded-For"), headers=headers) is None
+    settings = {"trusted_proxies": ["127.0.0.0/8"]}
+    assert ask(lambda r: r.headers.get("X-Forwarded-For"), headers=headers, settings=settings) == "1.2.3.4"
+
+
 def test_forwarded_scheme_counts_from_trusted_proxies_only() -> None:
     headers = {"X-Forwarded-Proto": "https"}
     assert ask(lambda r: r.scheme, headers=headers) == "http"
