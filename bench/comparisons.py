@@ -16,6 +16,7 @@ RATIO_UVICORN: Final = Ratio(through.APP, through.UVICORN, 1.3)
 RATIO_GRANIAN: Final = Ratio(through.APP, through.GRANIAN, None)
 RATIO_GUNICORN: Final = Ratio(through.APP, through.GUNICORN, None)
 RATIO_BROADCAST: Final = Ratio(broadcast.APP, broadcast.BARE, 0.85)
+RATIO_APART: Final = Ratio(broadcast.APP_APART, broadcast.BARE, None)
 
 
 def main(options: Options) -> None:
@@ -30,8 +31,8 @@ def main(options: Options) -> None:
         found.append(Comparison(title, "requests", series, [RATIO_ALONE, RATIO_WAITING]))
     if "d" in options.only:
         series = alternate(broadcast.broadcast_sides(), options.rounds, options.foreign_max)
-        title = f"(d) broadcast, {broadcast.ITEMS} items of 100 bytes to {broadcast.STREAMS} held streams a run"
-        found.append(Comparison(title, "deliveries", series, [RATIO_BROADCAST]))
+        title = f"(d) broadcast, {broadcast.ITEMS:,} items of 100 bytes to {broadcast.STREAMS} held streams a run"
+        found.append(Comparison(title, "deliveries", series, [RATIO_BROADCAST, RATIO_APART]))
     if options.as_json:
         print(json.dumps(as_json(machine, options.rounds, found), indent=2))
         return

@@ -35,15 +35,15 @@ class Streams:
         for client in self._sockets.values():
             client.close()
 
-    def publish(self, items: int) -> float:
-        """Have so many items published; return the seconds until every stream has all of them.
+    def publish(self, items: int, path: str) -> float:
+        """Have so many items published by GET path/items; return the seconds until every stream has them.
 
         Raises BenchError if a stream ends, gets too much, or nothing arrives any more.
         """
         self._marks = dict.fromkeys(self._sockets, 0)
         begin_s = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S) as publisher:
-            publisher.sendall(b"GET /publish/%d HTTP/1.1\r\nHost: bench\r\n\r\n" % items)
+            publisher.sendall(f"GET {path}/{items} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
             self._count(items * len(self._sockets))
             seconds = time.perf_counter() - begin_s
             self._skip_head(publisher)
