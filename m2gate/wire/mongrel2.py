@@ -132,7 +132,10 @@ def find_credits(frame: bytes) -> tuple[int, int] | None:
     """
     if not frame.endswith(_CREDITS_END):
         return None
-    _, conn_id, path, rest = frame.split(b" ", 3)
+    try:
+        _, conn_id, path, rest = frame.split(b" ", 3)
+    except ValueError:
+        return None
     if path != _NOTICES or not conn_id.isdigit() or len(conn_id) > 9 or len(rest) > _KNOWN_BYTES_MAX:
         return None
     amount = _parse_credits(rest)
