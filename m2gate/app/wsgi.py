@@ -8,19 +8,39 @@ from urllib.parse import unquote_to_bytes
 
 from gevent import GreenletExit
 
+from m2gate.app.body import BodyFile
 from m2gate.app.request import Request
-from m2gate.errors import ConnectionGone
+from m2gate.errors import ConnectionGone, HTTPError
 from m2gate.link.exchange import Exchange
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 ExcInfo = tuple[Any, Any, Any]
 
 
+class Input(BodyFile):
+    """The body as ``wsgi.input``: what goes wrong is an OSError, which is what frameworks expect of it.
+
+    ``refusal``: the 413 that is due because the body is over max_body, whatever the application makes of it.
+    """
+
+    refusal: HTTPError | None = None
+
+    def _next_piece(self) -> bytes:
+        try:
+            return super()._next_piece()
+        except ConnectionGone as error:
+            raise ConnectionResetError(str(error)) from error
+        except HTTPError as error:
+            self.refusal = error
+            raise OSError(str(error)) from error
+
+
 class _Answer:
     """start_response, write and the body of one call of a WSGI application."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, body: Input) -> None:
         self._exchange = exchange
+        self._body = body
         self._status = 0
         self._headers: tuple[tuple[str, str], ...] = ()
         self._length: int | None = None
@@ -44,6 +64,8 @@ class _Answer:
         return self.write
 
     def begin(self, known_length: int | None = None) -> None:
+        if self._body.refusal is not None:
+            raise self._body.refusal
         if not self._status:
             raise AssertionError("the application answered without calling start_response")
         length = self._length if self._length is not None else known_length
@@ -64,9 +86,16 @@ class WSGIMount:
 
     def serve(self, request: Request, prefix: str, rest: str) -> None:
         """Answer request. Blocks the greenlet. Raises what the application raises before it has begun."""
-        exchange = request.exchange
-        answer = _Answer(exchange)
-        result = self.application(build_environ(request, prefix, rest), answer.start_response)
+        body = Input(request.exchange, request.max_body)
+        try:
+            self._serve(request.exchange, build_environ(request, body, prefix, rest), _Answer(request.exchange, body))
+        except OSError:
+            if body.refusal is None:
+                raise
+            raise body.refusal from None
+
+    def _serve(self, exchange: Exchange, environ: dict[str, Any], answer: _Answer) -> None:
+        result = self.application(environ, answer.start_response)
         try:
             pieces = iter(result)
             single = isinstance(result, list | tuple) and len(result) == 1
@@ -91,7 +120,7 @@ class WSGIMount:
                 close()
 
 
-def build_environ(request: Request, prefix: str, rest: str) -> dict[str, Any]:
+def build_environ(request: Request, body: Input, prefix: str, rest: str) -> dict[str, Any]:
     """Build the environ of a request; paths are decoded to latin-1 text, as PEP 3333 wants them."""
     name, port = _name_and_port(request)
     environ: dict[str, Any] = {
@@ -105,7 +134,7 @@ def build_environ(request: Request, prefix: str, rest: str) -> dict[str, Any]:
         "REMOTE_ADDR": request.client,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": request.scheme,
-        "wsgi.input": io.BufferedReader(request.stream),
+        "wsgi.input": io.BufferedReader(body),
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,

@@ -268,6 +268,49 @@ def test_max_body() -> None:
         assert client.post("/", data=[b"x" * 600] * 2).status == 413
 
 
+@pytest.mark.checklist("mongrel2", 51)
+@pytest.mark.parametrize("kind", ["raises", "catches", "generator"])
+def test_max_body_is_413_whatever_the_application_makes_of_it(kind: str) -> None:
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            environ["wsgi.input"].read()
+        except OSError:
+            if kind != "catches":
+                raise
+        start_response("500 Sorry", PLAIN)
+        return [b"sorry"]
+
+    def generator(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        yield from application(environ, start_response)
+
+    with TestClient(mounted(generator if kind == "generator" else application, max_body=1_000)) as client:
+        got = client.post("/", data=[b"x" * 600] * 2)
+        assert (got.status, got.text) == (413, "the limit is 1000 bytes\n")
+
+
+def test_a_client_that_leaves_during_the_upload_is_an_os_error() -> None:
+    raised: list[BaseException] = []
+
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            raised.append(error)
+        start_response("200 OK", PLAIN)
+        return [b"nobody reads this"]
+
+    with TestClient(mounted(application)) as browser:
+
+        def pieces() -> Iterator[bytes]:
+            yield b"x"
+            browser.disconnect()
+
+        with pytest.raises(EOFError):
+            browser.post("/", data=pieces())
+        gevent.sleep(0.01)
+    assert [type(one) for one in raised] == [ConnectionResetError]
+
+
 # -- the length of the answer -----------------------------------------------------------------------------
 
 
