@@ -1,9 +1,14 @@
 """Flask and Django behind Mongrel2 give the answers that they give under gunicorn."""
 
+import hashlib
 import http.client
+import json
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -219,6 +224,39 @@ def test_flask_as_under_gunicorn() -> None:
 def test_django_as_under_gunicorn() -> None:
     with both("tests.system.wsgi_django") as (other, ours):
         compare(DJANGO, other, ours)
+
+
+@pytest.fixture(scope="module")
+def flask_port() -> Iterator[int]:
+    with mongrel2() as server, running("tests.system.wsgi_flask:app", server):
+        yield server.port
+
+
+def test_uploads_at_once_do_not_mix(flask_port: int) -> None:
+    bodies = [random.Random(seed).randbytes(1_500_000 + seed) for seed in range(20)]
+
+    def upload(body: bytes) -> bytes:
+        browser = Browser(flask_port)
+        answer = browser.ask(Ask("POST", "/digest", {}, body))[2]
+        browser.close()
+        return answer
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = [json.loads(answer) for answer in pool.map(upload, bodies)]
+    assert answers == [{"size": len(body), "sha": hashlib.sha256(body).hexdigest()} for body in bodies]
+
+
+def test_a_stream_ends_when_its_client_leaves(flask_port: int) -> None:
+    browser = Browser(flask_port)
+    before = int(browser.ask(Ask("GET", "/ended"))[2])
+    with socket.create_connection(("127.0.0.1", flask_port), timeout=10) as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        received = b""
+        while b"line 3\n" not in received:
+            received += client.recv(1_000)
+        assert browser.ask(Ask("GET", "/ended"))[2] == b"%d" % before
+    wait_until(lambda: browser.ask(Ask("GET", "/ended"))[2] == b"%d" % (before + 1), "the producer is closed", 2)
+    browser.close()
 
 
 def compare(table: list[Ask], other: Browser, ours: Browser) -> None:

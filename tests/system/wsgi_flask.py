@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from flask import Flask, Response, abort, jsonify, redirect, request, session, url_for
@@ -100,6 +102,27 @@ def stream() -> Response:
             yield f"line {i}\n"
 
     return Response(produce(), mimetype="text/plain")
+
+
+ended: list[int] = []
+
+
+@flask.get("/endless")
+def endless() -> Response:
+    def produce() -> Iterator[str]:
+        try:
+            for i in count():
+                yield f"line {i}\n"
+                sleep(0.01)
+        finally:
+            ended.append(1)
+
+    return Response(produce(), mimetype="text/plain")
+
+
+@flask.get("/ended")
+def how_many_ended() -> str:
+    return str(len(ended))
 
 
 @flask.get("/sized-stream")
