@@ -11,6 +11,7 @@ from m2gate import App, Channel, EventStream, Hold, HTTPError, Request, TestClie
 from m2gate.app.channel import Membership
 from m2gate.errors import ConnectionGone
 from m2gate.hub.group import MERGE_BYTES
+from m2gate.wire.mongrel2 import CREDITS_INITIAL
 
 
 @pytest.fixture
@@ -421,6 +422,18 @@ def test_channels_that_drop_keep_their_publisher_going(app: App, policy: Any, ke
         assert numbers == sorted(set(numbers))
         assert numbers[-kept:] == list(range(1_000 - kept, 1_000))
         assert 1_000 - len(numbers) == sum(app.broadcast.hub.stats().drops.values())
+
+
+def test_a_publisher_that_drops_lets_others_read_meanwhile(app: App, client: TestClient) -> None:
+    channel = app.channel("c", policy="latest")
+    stream = client.stream("GET", "/stream/c")
+    reader = gevent.spawn(stream.read)
+    for _ in range(5_000):
+        channel.publish("x" * 500)
+    received = 5_000 - app.broadcast.hub.stats().drops.get("latest", 0)
+    assert received * 500 > 3 * CREDITS_INITIAL
+    app.begin_drain()
+    assert reader.get(timeout=10) == b"x" * 500 * received
 
 
 def test_a_callback_of_the_loop_may_publish_without_waiting(app: App) -> None:

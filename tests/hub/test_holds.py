@@ -91,3 +91,15 @@ def test_ended_holds_are_forgotten_before_they_are_due() -> None:
     expired, _ = holds.tick(155.0)
     assert expired == many[60:]
     assert len(holds) == 0
+
+
+def test_those_that_are_left_stay_in_the_order_of_their_deadlines() -> None:
+    holds: Holds[Hold] = Holds()
+    many = [hold(expires_s=100.0 + number * 37 % 101) for number in range(101)]
+    for one in many:
+        holds.add(one, 100.0)
+    for one in many[:70]:
+        holds.end(one)
+    for deadline_s in sorted(one.expires_s for one in many[70:]):
+        assert [one.expires_s for one in holds.tick(deadline_s)[0]] == [deadline_s]
+    assert len(holds) == 0
