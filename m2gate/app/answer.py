@@ -1,6 +1,7 @@
 """The way of one exchange from its request to its answer: hooks, route, handler, errors."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from gevent import GreenletExit, Timeout
@@ -91,7 +92,7 @@ def call_handler(app: "App", request: Request, method: str, path: str) -> Any:
     route, parameters = found
     exchange = request.exchange
     if route.max_body is not None:
-        request.max_body_override = route.max_body
+        request.bounds = {**request.bounds, "max_body": route.max_body}
     if (exchange.upload is not None or exchange.head.body) and not exchange.is_json_socket:
         request.check_declared()
     return route.handler(request, **parameters)
@@ -111,25 +112,36 @@ def call_mount(app: "App", request: Request, method: str, path: str) -> Any:
     if not rest:
         query = request.query_string.decode("latin-1")
         return Response.redirect(f"{request.raw_path}/{'?' + query if query else ''}", 308)
+    request.enter(mount.target)
     return call(mount.target, request, method, rest)
 
 
 def call_error_handler(app: "App", request: Request, error: BaseException) -> Any:
-    """Return what the App's own handler of this error says, or the plain page of it.
+    """Return what the handler of this error says, or the plain page of it.
 
-    Raises the error where it is too late for an answer, and where an App that this one is mounted
-    on may have a handler for it.
+    The App's own handlers count first, then those of the Apps that it is mounted on.
+    Raises the error where it is too late for an answer.
     """
     error = as_http_error(error)
-    handler = next((app.error_handlers[kind] for kind in type(error).__mro__ if kind in app.error_handlers), None)
-    if handler is None:
-        status = error.status if isinstance(error, HTTPError) else 500
-        handler = app.error_handlers.get(status)
-    if isinstance(error, ConnectionGone) or request.exchange.started or (handler is None and app is not request.app):
+    if isinstance(error, ConnectionGone) or request.exchange.started:
         raise error
+    chain = (request.app, *request.apps)
+    own = chain[: chain.index(app) + 1]
+    handler = next((found for one in reversed(own) if (found := find_error_handler(one, error)) is not None), None)
     if not isinstance(error, HTTPError):
         log_failure(request, error)
     return error_page(request, error) if handler is None else handler(request, error)
+
+
+def find_error_handler(app: "App", error: BaseException) -> Callable[[Request, Any], Any] | None:
+    """Return the App's handler for an error: the nearest class first; a status is nearer than HTTPError."""
+    handlers = app.error_handlers
+    for kind in type(error).__mro__:
+        if kind is HTTPError and isinstance(error, HTTPError) and error.status in handlers:
+            return handlers[error.status]
+        if kind in handlers:
+            return handlers[kind]
+    return None if isinstance(error, HTTPError) else handlers.get(500)
 
 
 def error_page(request: Request, error: BaseException) -> Response:
@@ -205,7 +217,7 @@ def talk(app: "App", exchange: WebSocketExchange, request: Request) -> None:
     """Run hooks, route and handler of a WebSocket, those of the App that is mounted on its path."""
     path = exchange.head.path.decode("latin-1")
     while True:
-        exchange.max_message = app.max_message
+        exchange.max_message = request.bounds.get("max_message", request.app.max_message)
         for hook in app.before_hooks:
             value = hook(request)
             if value is not None:
@@ -219,8 +231,10 @@ def talk(app: "App", exchange: WebSocketExchange, request: Request) -> None:
         if mount is None or isinstance(mount.target, WSGIMount):
             raise HTTPError(404)
         app, path = mount.target, path[len(mount.prefix) :] or "/"
+        request.enter(app)
     route, parameters = found
-    subprotocol = check_handshake(exchange, request.host, route.origins, route.subprotocols)
+    origins = request.bounds.get("origins", request.app.origins) if route.origins is None else route.origins
+    subprotocol = check_handshake(exchange, request.host, origins, route.subprotocols)
     route.handler(WebSocket(exchange, request, subprotocol), **parameters)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from m2gate.app.answer import handle
+from m2gate.app.bounds import DEFAULTS, as_tuple, check_bounds, check_size
 from m2gate.app.broadcast import Broadcast
 from m2gate.app.channel import Channel
 from m2gate.app.request import Request
@@ -21,8 +22,6 @@ H = TypeVar("H", bound=Callable[..., Any])
 Before = Callable[[Request], Any]
 After = Callable[[Request, Response], Response]
 
-MIB: Final = 1 << 20
-
 
 class App:
     """Handlers by path, and everything that is common to them.
@@ -33,23 +32,31 @@ class App:
     origins:     origins besides the own host that may open WebSockets; ``*`` for all.
     trusted_proxies: addresses or networks whose X-Forwarded-For is believed.
     secret:      signs connection tokens.
+
+    A mounted App has the bounds and origins of the one that it is mounted on, but those it is given
+    itself; trusted_proxies and secret are those of the outermost.
+    Raises ValueError for a bound that is no number of bytes, ConfigError for what is no address.
     """
 
     def __init__(
         self,
         *,
-        max_body: int = 100 * MIB,
-        max_memory: int = 16 * MIB,
-        max_message: int = 4 * MIB,
-        origins: Collection[str] = (),
+        max_body: int | None = None,
+        max_memory: int | None = None,
+        max_message: int | None = None,
+        origins: Collection[str] | None = None,
         trusted_proxies: Collection[str] = (),
         secret: str | bytes | None = None,
     ) -> None:
-        self.max_body = max_body
-        self.max_memory = max_memory
-        self.max_message = max_message
-        self.origins = tuple(origins)
-        self.trusted_proxies = parse_networks(trusted_proxies)
+        self.given = check_bounds(
+            {"max_body": max_body, "max_memory": max_memory, "max_message": max_message, "origins": origins}
+        )
+        bounds = DEFAULTS | self.given
+        self.max_body: int = bounds["max_body"]
+        self.max_memory: int = bounds["max_memory"]
+        self.max_message: int = bounds["max_message"]
+        self.origins: tuple[str, ...] = bounds["origins"]
+        self.trusted_proxies = parse_networks(as_tuple("trusted_proxies", trusted_proxies))
         self.secret = secret.encode() if isinstance(secret, str) else secret
         self.router = Router()
         self.mailbox: Mailbox | None = None
@@ -60,7 +67,7 @@ class App:
         self.on_start_hooks: list[Callable[[], object]] = []
         self.on_stop_hooks: list[Callable[[], object]] = []
         self._mounted: list[App] = []
-        self.json_sockets: dict[str, Callable[[Request], Any]] = {}
+        self._json_sockets: dict[str, Callable[[Request], Any]] = {}
 
     # -- what a handler's module calls ------------------------------------------------------------
 
@@ -68,11 +75,15 @@ class App:
         """Register the decorated handler for path and methods.
 
         path: ``/a/{x}``, ``/a/{n:int}`` or ``/a/{rest:path}``; parameters go to the handler by keyword.
-        Raises ValueError for a bad or duplicate path.
+        methods: in capitals. max_body: bytes, in place of the App's.
+        Raises ValueError for a bad or duplicate path, a method or bound that is none.
         """
+        if max_body is not None:
+            check_size("max_body", max_body)
+        spoken = as_tuple("methods", methods)
 
         def register(handler: H) -> H:
-            self.router.add(path, methods, handler, max_body=max_body)
+            self.router.add(path, spoken, handler, max_body=max_body)
             return handler
 
         return register
@@ -113,10 +124,11 @@ class App:
         subprotocols: those that the handler speaks, the preferred one first.
         origins:      instead of the App's: who may connect besides pages of the same host.
         """
+        spoken = as_tuple("subprotocols", subprotocols)
+        allowed = None if origins is None else as_tuple("origins", origins)
 
         def register(handler: H) -> H:
-            allowed = self.origins if origins is None else tuple(origins)
-            self.router.add(path, ["WEBSOCKET"], handler, subprotocols=tuple(subprotocols), origins=allowed)
+            self.router.add(path, ["WEBSOCKET"], handler, subprotocols=spoken, origins=allowed)
             return handler
 
         return register
@@ -127,9 +139,9 @@ class App:
             raise ValueError(f"JSON socket {name!r}: its name starts with '@'")
 
         def register(handler: H) -> H:
-            if name in self.json_sockets:
+            if name in self._json_sockets:
                 raise ValueError(f"JSON socket {name!r} is registered twice")
-            self.json_sockets[name] = handler
+            self._json_sockets[name] = handler
             return handler
 
         return register
@@ -137,14 +149,17 @@ class App:
     def mount(self, prefix: str, *, wsgi: Any = None, app: "App | None" = None) -> None:
         """Hand everything below prefix to a WSGI application, or to another App.
 
-        It gets all methods. ``/`` takes what no route takes. Raises ValueError for neither or both.
+        It gets all methods. ``/`` takes what no route takes.
+        Raises ValueError for neither or both, and for an App that this one is mounted on.
         """
         if (wsgi is None) == (app is None):
             raise ValueError(f"mount {prefix!r}: give either wsgi= or app=")
         if app is not None:
+            if self in app.apps():
+                raise ValueError(f"mount {prefix!r}: an App cannot be mounted on itself")
             self._mounted.append(app)
-            self.json_sockets.update(app.json_sockets)
-            app.broadcast = self.broadcast
+            for one in app.apps():
+                one.broadcast = self.broadcast
         self.router.mount(prefix, app if app is not None else WSGIMount(wsgi))
 
     def before(self, hook: Before) -> Before:
@@ -157,8 +172,17 @@ class App:
         self.after_hooks.append(hook)
         return hook
 
-    def error(self, kind: int | type[Exception]) -> Callable[[H], H]:
-        """Register the decorated handler ``(request, exception)`` for a status or an exception class."""
+    def error(self, kind: int | type[BaseException]) -> Callable[[H], H]:
+        """Register the decorated handler ``(request, exception)`` for a status or an exception class.
+
+        The nearest class counts, a status more than HTTPError itself; 500 takes what no class does.
+        Raises ValueError for a status that is no error, TypeError for anything else.
+        """
+        if isinstance(kind, int):
+            if not 100 <= kind <= 599:
+                raise ValueError(f"error {kind!r}: a status is 100 to 599")
+        elif not isinstance(kind, type):
+            raise TypeError(f"error {kind!r}: give a status or an exception class")
 
         def register(handler: H) -> H:
             self.error_handlers[kind] = handler
@@ -184,18 +208,33 @@ class App:
         """
         return Channel(self, name, policy, limit)
 
+    # -- what is registered -----------------------------------------------------------------------
+
+    def apps(self) -> "list[App]":
+        """Return this App and all that are mounted on it, however deep; each once, outer ones first."""
+        return list(dict.fromkeys([self, *(one for app in self._mounted for one in app.apps())]))
+
+    @property
+    def json_sockets(self) -> dict[str, Callable[[Request], Any]]:
+        """The handlers of JSON sockets by name, those of mounted Apps included; outer ones win."""
+        return {name: handler for app in reversed(self.apps()) for name, handler in app._json_sockets.items()}
+
+    def largest_body(self) -> int:
+        """Return the bytes that no request body may exceed, whatever its route or App."""
+        return max(size for app in self.apps() for size in (app.max_body, *app.router.body_limits()))
+
     # -- the life of a worker ---------------------------------------------------------------------
 
     def start(self) -> None:
         """Run the on_start hooks; the worker calls this once, before the first request."""
         self.broadcast.is_draining = False
-        for app in (*self._mounted, self):
+        for app in reversed(self.apps()):
             for hook in app.on_start_hooks:
                 hook()
 
     def stop(self) -> None:
         """Run the on_stop hooks; the worker calls this once, after the last answer."""
-        for app in (self, *self._mounted):
+        for app in self.apps():
             for hook in app.on_stop_hooks:
                 hook()
 

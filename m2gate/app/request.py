@@ -3,9 +3,10 @@
 import inspect
 import io
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -43,8 +44,10 @@ class Request:
         self.app = app
         self.exchange = exchange
 
-    max_body_override: int | None = None
-    mounted_at = ""  # prefix of the sub-App that handles it
+    # ``app`` is the outermost App, ``apps`` those below it on whose paths the request lies, and
+    # ``bounds`` what they and the route have in place of the outermost's.
+    apps: "tuple[App, ...]" = ()
+    bounds: Mapping[str, Any] = MappingProxyType({})
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.raw_path}>"
@@ -163,7 +166,19 @@ class Request:
     @property
     def max_body(self) -> int:
         """Bytes that this request's body may have."""
-        return self.app.max_body if self.max_body_override is None else self.max_body_override
+        bound: int = self.bounds.get("max_body", self.app.max_body)
+        return bound
+
+    @property
+    def max_memory(self) -> int:
+        """Bytes of it that ``body``, ``json`` and ``form`` keep in memory."""
+        bound: int = self.bounds.get("max_memory", self.app.max_memory)
+        return bound
+
+    def enter(self, app: "App") -> None:
+        """Note that a mounted App has the request: its own bounds hold from now on."""
+        self.apps += (app,)
+        self.bounds = {**self.bounds, **app.given}
 
     def check_declared(self) -> None:
         """Raise HTTPError 413 if the declared length of the body is over max_body."""
@@ -182,7 +197,7 @@ class Request:
     @cached_property
     def body(self) -> bytes:
         """The whole body. Blocks the greenlet. Raises HTTPError 413 beyond max_memory."""
-        limit = self.app.max_memory
+        limit = self.max_memory
         declared = self.exchange.declared_length
         if declared is not None and declared > limit:
             raise too_large(limit)
@@ -235,7 +250,7 @@ class Request:
 
     def _parse_multipart(self, parameters: dict[str, str]) -> "tuple[MultiDict[str, str], MultiDict[str, Any]]":
         parser = FormDataParser(
-            max_form_memory_size=self.app.max_memory,
+            max_form_memory_size=self.max_memory,
             max_content_length=None,
             max_form_parts=FORM_PARTS_MAX,
             silent=False,

@@ -26,14 +26,14 @@ class Route:
     """One handler on one path.
 
     max_body:     bytes, instead of the App's.
-    subprotocols, origins: of a WebSocket.
+    subprotocols, origins: of a WebSocket; None has the App's origins.
     """
 
     path: str
     handler: Callable[..., Any]
     max_body: int | None = None
     subprotocols: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
+    origins: tuple[str, ...] | None = None
 
 
 class _Path:
@@ -102,6 +102,11 @@ class Router:
             raise ValueError(f"mount {prefix or '/'!r} is registered twice")
         self._mounts.append(Mount(prefix, target))
         self._mounts.sort(key=lambda mount: -len(mount.prefix))
+
+    def body_limits(self) -> list[int]:
+        """Return the max_body of each route that has one of its own."""
+        routes = [route for entry in (*self._static.values(), *self._dynamic) for route in entry.routes.values()]
+        return [route.max_body for route in routes if route.max_body is not None]
 
     def _entry(self, path: str) -> _Path:
         if not path.startswith("/"):

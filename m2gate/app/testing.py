@@ -67,7 +67,7 @@ class TestClient:
         self._idle: list[Line] = []
         self._lines: list[Line] = []
         self._ticked_s = time.monotonic()
-        self.server = MemoryServer(self._run, self._news.set, LinkSettings(max_body=app.max_body))
+        self.server = MemoryServer(self._run, self._news.set, LinkSettings(max_body=app.largest_body()))
         self._mailbox = app.mailbox = MemoryMailbox(app.secret)
         app.start()
 

@@ -48,7 +48,7 @@ class Worker:
             inbox_bytes=settings.inbox_bytes,
             keepalive_s=settings.keepalive_s,
             body_timeout_s=settings.body_timeout_s,
-            max_body=app.max_body,
+            max_body=app.largest_body(),
         )
         self._links = [DirectLink(self._context, one, self._pool, link, self._clock) for one in settings.servers]
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
