@@ -53,7 +53,6 @@ class Broadcast:
         self._clock = clock
         self._holds: Holds[Held] = Holds()
         self._held: dict[Outlet, Held] = {}
-        self._watched: set[Connection] = set()
         self._waits: dict[str, Turnstile] = {}
         self._is_scheduled = False
         self._date_s = 0
@@ -157,13 +156,11 @@ class Broadcast:
         self.flush()
 
     def _watch(self, connection: Connection) -> None:
-        if connection not in self._watched:
-            self._watched.add(connection)
+        if connection.on_closing is None:
             connection.on_closing = lambda: self._closing(connection)
 
     def _closing(self, connection: Connection) -> None:
         """Hear that connection has gone or is about to send its last bytes: ours come before them."""
-        self._watched.discard(connection)
         held = self._held.get(connection)
         if held is not None:
             self._forget(held)

@@ -306,6 +306,22 @@ def test_an_iterable_may_join_a_channel(app: App, client: TestClient) -> None:
     assert news.publish("late") == 0
 
 
+def test_an_item_published_before_the_end_comes_before_it(app: App, client: TestClient) -> None:
+    news = app.channel("news")
+
+    @app.get("/")
+    def events(request: Request) -> EventStream:
+        def produce() -> Iterator[str]:
+            yield "own"
+            news.publish("item")
+
+        stream = EventStream(produce())
+        news.join(stream)
+        return stream
+
+    assert client.get("/").body == b"data: own\n\ndata: item\n\n"
+
+
 def test_while_the_worker_stops_a_new_stream_ends_at_once(app: App, client: TestClient) -> None:
     @app.get("/")
     def events(request: Request) -> EventStream:

@@ -154,6 +154,25 @@ def test_a_stream_without_a_body_is_not_held(app: App, client: TestClient, metho
     assert is_clean(app)
 
 
+@pytest.mark.parametrize("mode", ["stream", "response"])
+@pytest.mark.parametrize("channels", [["a"], []])
+def test_a_client_that_has_left_before_is_not_held(app: App, client: TestClient, mode: Any, channels: Any) -> None:
+    @app.get("/")
+    def handler(request: Request) -> Hold:
+        client.disconnect()
+        return Hold(channels, mode=mode)
+
+    with pytest.raises(EOFError):
+        client.get("/")
+    assert is_clean(app)
+
+
+def test_a_stream_without_channels_is_forgotten_with_its_client(app: App, client: TestClient) -> None:
+    route(app, lambda: Hold([], keep_alive="."))
+    client.stream("GET", "/").disconnect()
+    assert is_clean(app)
+
+
 def test_a_stop_ends_streams(app: App, client: TestClient) -> None:
     route(app, lambda: Hold("a"))
     stream = client.stream("GET", "/")
