@@ -19,7 +19,8 @@ from m2gate.app.send import send_response
 from m2gate.app.websocket import WebSocket, check_handshake
 from m2gate.app.wsgi import WSGIMount
 from m2gate.errors import ConnectionGone, HTTPError
-from m2gate.link.exchange import Exchange, JsonExchange
+from m2gate.link.exchange import Exchange
+from m2gate.link.json_socket import JsonExchange
 from m2gate.link.websocket import WebSocketExchange
 from m2gate.wire.http import UnsendableError
 

@@ -4,18 +4,17 @@ Mongrel2 adds nothing to a response and closes nothing by itself, so framing, ke
 the like are decided here. Source: docs/reference/mongrel2-wire.md, "Replies".
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gevent import GreenletExit, get_hub, getcurrent
 from greenlet import greenlet
 
-from m2gate.errors import ConnectionGone, WireError
+from m2gate.errors import ConnectionGone
 from m2gate.link.disk_upload import StoredUpload
 from m2gate.link.upload import Upload
 from m2gate.wire import http
-from m2gate.wire.mongrel2 import HeaderValue, Request
+from m2gate.wire.mongrel2 import Request
 
 if TYPE_CHECKING:
     from m2gate.link.connection import Connection
@@ -360,55 +359,3 @@ def _names(headers: Headers, name: str) -> bool:
 
 
 _head_prefix = http.head_prefix
-
-
-class JsonExchange(Exchange):
-    """A message on a JSON socket; the answer is raw bytes that Mongrel2 wraps."""
-
-    is_json_socket = True
-
-    def answer_refusal(self) -> None:
-        """Answer a refused message as JSON, and close. Does not block."""
-        if self.refusal is None:
-            raise ValueError("the message was not refused")
-        status, _, body = self.refusal
-        self.close_after = True
-        self.state, self.status = STARTED, status
-        self.connection.post(json.dumps({"error": body.decode().strip()}).encode() + b"\0")
-        self._end()
-
-    def answer(self, body: bytes) -> None:
-        """Send one reply and end the exchange. Blocks the greenlet only without credits.
-
-        Mongrel2 strips the NUL and encodes base64, unless its handler has raw_payload, where the
-        NUL is what ends the message for the client.
-        """
-        self.status = 200
-        self.state = STARTED
-        self.written = len(body)
-        if not self.connection.gone:
-            self._write(body + b"\0")
-        self._end()
-
-
-def ends_connection(headers: Mapping[bytes, HeaderValue]) -> bool:
-    """Tell whether the answer to a request with these headers is the last of its connection."""
-    token = headers.get(b"connection")
-    # HTTP/1.0 without keep-alive, and whatever Mongrel2 may call it.
-    return headers.get(b"VERSION") != b"HTTP/1.1" or http.wants_close(b"HTTP/1.1", token)
-
-
-def check_request(head: Request, *, is_streamed: bool) -> None:
-    """Refuse what Mongrel2 lets through but must not be answered as if it were sound.
-
-    Raises WireError: both Transfer-Encoding and Content-Length, a length that is no number, is
-    repeated, or is not that of the body that was delivered.
-    """
-    headers = head.headers
-    if b"content-length" not in headers and b"transfer-encoding" not in headers:
-        if head.body:
-            raise WireError("a body needs a Content-Length", 0, b"")
-        return
-    length = http.check_framing(headers)
-    if not is_streamed and length != len(head.body):
-        raise WireError("Content-Length is not that of the body", 0, b"")

@@ -19,8 +19,9 @@ from gevent import get_hub
 from m2gate.errors import WireError
 from m2gate.link.clock import Clock
 from m2gate.link.connection import Connection
-from m2gate.link.disk_upload import DiskUploads, Refusal, StoredUpload
-from m2gate.link.exchange import Exchange, JsonExchange, check_request, ends_connection
+from m2gate.link.disk_upload import DiskUploads
+from m2gate.link.exchange import Exchange
+from m2gate.link.opening import open_exchange
 from m2gate.link.upload import Upload
 from m2gate.link.websocket import WebSocketExchange
 from m2gate.wire.mongrel2 import (
@@ -48,7 +49,6 @@ CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed
 CLOSED_REMEMBERED_MAX: Final = 100_000
 GOING_AWAY: Final = 1001  # close code of a service that stops
 IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
-_NOT_HTTP: Final = frozenset((b"WEBSOCKET", b"WEBSOCKET_HANDSHAKE", b"JSON", b"XML"))
 _BODYLESS: Final = (b"GET", b"HEAD")  # a tuple: a repeated METHOD is a list, which has no hash
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 
@@ -188,17 +188,10 @@ class Server:
                 self._close_orphan(message)
                 return None
             connection = self._open(message)
-        exchange = self._open_exchange(connection, method, message)
+        exchange = open_exchange(connection, method, message, self._disk)
         if exchange is None or not connection.enter(exchange):
             return None
         return self._part(exchange) if self.is_draining else exchange
-
-    def _open_exchange(self, connection: Connection, method: bytes, message: Request) -> Exchange | None:
-        is_special = method in _NOT_HTTP
-        exchange = (self._open_special if is_special else self._open_http)(connection, method, message)
-        if type(exchange) is Exchange:
-            exchange.close_after = ends_connection(message.headers)
-        return exchange
 
     def _part(self, exchange: Exchange) -> Exchange:
         """Make exchange the last of its connection."""
@@ -219,44 +212,6 @@ class Server:
         connection = Connection(self, message.conn_id, window)
         self.connections[message.conn_id] = connection
         return connection
-
-    def _open_http(self, connection: Connection, _method: bytes, message: Request) -> Exchange | None:
-        headers = message.headers
-        if b"UPLOAD_STREAM" in headers:
-            return self._open_upload(connection, message)
-        if self._disk is not None and self._disk.is_announcement(message):
-            stored = self._disk.file(connection, message)
-            return self._open_stored(connection, message, stored)
-        exchange = Exchange(connection, message)
-        if message.body or b"content-length" in headers or b"transfer-encoding" in headers:
-            try:
-                check_request(message, is_streamed=False)
-            except WireError as error:
-                exchange.refuse(400, error.rule)
-        return exchange
-
-    def _open_stored(
-        self, connection: Connection, message: Request, stored: StoredUpload | Refusal | None
-    ) -> Exchange | None:
-        if stored is None:
-            return None
-        if isinstance(stored, StoredUpload):
-            return Exchange(connection, message, stored)
-        exchange = Exchange(connection, message)
-        exchange.refuse(stored.status, stored.detail)
-        return exchange
-
-    def _open_upload(self, connection: Connection, message: Request) -> Exchange:
-        declared = message.headers.get(b"content-length")
-        length = int(declared) if type(declared) is bytes and _DECIMAL.fullmatch(declared) else None
-        upload = Upload(connection, length)
-        exchange = Exchange(connection, message, upload)
-        try:
-            check_request(message, is_streamed=True)
-            upload.feed(0, message.body, is_last=b"UPLOAD_STREAM_DONE" in message.headers)
-        except WireError as error:
-            exchange.refuse(400, error.rule)
-        return exchange
 
     def _file_piece(self, connection: Connection | None, message: Request) -> None:
         offset = message.headers.get(b"UPLOAD_STREAM")
@@ -282,23 +237,6 @@ class Server:
             upload.break_off()
             connection.abort()
             raise
-
-    def _open_special(self, connection: Connection, method: bytes, message: Request) -> Exchange | None:
-        if method == b"WEBSOCKET" and b"FLAGS" in message.headers:
-            session = connection.current
-            if not isinstance(session, WebSocketExchange):
-                raise WireError("a WebSocket frame outside of a WebSocket", 0, b"")
-            session.feed(message)
-            return None
-        if method == b"WEBSOCKET_HANDSHAKE":
-            return WebSocketExchange(connection, message)
-        if method == b"JSON" and message.path.startswith(b"@"):
-            return JsonExchange(connection, message)
-        if method == b"XML" and message.path.startswith(b"<"):
-            connection.abort()  # nobody can have configured a handler of ours for it on purpose
-            return None
-        # Any client may use these words as the method of an HTTP request.
-        return self._open_http(connection, method, message)
 
     def _close_orphan(self, message: Request) -> None:
         """End a session that some former worker had: nobody here knows its state."""
