@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from m2gate.link.clock import Clock
 from m2gate.link.outbox import Outbox
+from m2gate.link.probe import Prober
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S, DirectServer, Sockets
 from m2gate.worker.orphans import close_orphans
@@ -74,9 +75,12 @@ class DirectLink:
         self.ready.set()
         logger.info("server connected send_ident=%s", self._address.send_ident)
         self._sockets = sockets
+        prober = Prober(server)
+        prober.start()
         if self._address.control_spec is not None:
             gevent.spawn(close_orphans, server, self._address.control_spec, self._is_behind)
         sockets.wait_lost()  # what is read until the next line is the dead server's: it has no id in use
+        prober.stop()
         self._pool.detach(source)
         server.close()
         sockets.close(deliver=self._is_stopping)
