@@ -4,6 +4,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -140,14 +141,20 @@ def test_a_sleeping_producer_ends_with_its_client(here: Site, web: Mongrel2, pat
     assert here.note("stream", "finally") - left_s < GONE_S
 
 
-def test_a_producer_that_waits_for_credits_ends_with_its_client(here: Site, web: Mongrel2) -> None:
-    with connection(web, SMALL_BUFFER) as client:
-        client.sendall(request_bytes(f"/stream/{100 * MIB}?name=blocked"))
-        wait_stable(lambda: here.note("blocked", "produced"))
-        assert here.note("blocked", "finally") == 0
+@pytest.mark.checklist("mongrel2", 60)
+@pytest.mark.parametrize("count", [1, 20])
+def test_producers_that_wait_for_credits_end_with_their_clients(here: Site, web: Mongrel2, count: int) -> None:
+    """Mongrel2 by itself reports only half of the clients that reset while it waits to write to them."""
+    names = [f"blocked-{count}-{number}" for number in range(count)]
+    with ExitStack() as stack:
+        for name in names:
+            client = stack.enter_context(connection(web, SMALL_BUFFER))
+            client.sendall(request_bytes(f"/stream/{100 * MIB}?name={name}"))
+        wait_stable(lambda: sum(here.note(name, "produced") or 0 for name in names))
+        assert not any(here.note(name, "finally") for name in names)
     left_s = time.monotonic()
-    wait_until(lambda: here.note("blocked", "finally"), "the producer's finally has run")
-    assert here.note("blocked", "finally") - left_s < GONE_S
+    wait_until(lambda: all(here.note(name, "finally") for name in names), "each producer's finally has run")
+    assert max(here.note(name, "finally") for name in names) - left_s < GONE_S
 
 
 def test_clients_that_leave_cost_no_memory_and_no_handler(here: Site) -> None:
