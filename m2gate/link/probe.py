@@ -18,7 +18,7 @@ class Prober:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._unpaid: dict[int, int] = {}
+        self._unpaid: dict[int, tuple[int, int, int]] = {}
         self._timer = get_hub().loop.timer(PROBE_S, PROBE_S)
 
     def start(self) -> None:
@@ -31,15 +31,18 @@ class Prober:
         self._timer.close()
 
     def probe(self) -> None:
-        """Ask for the connections whose bytes under way are the same as at the last call."""
+        """Ask for the connections that have taken nothing since the last call, though they could."""
         before, self._unpaid = self._unpaid, {}
         silent: list[int] = []
         for conn_id, connection in self._server.connections.items():
-            unpaid = connection.outstanding
             # An idle connection is not asked for: a keep-alive would keep it.
-            if not unpaid or connection.window is None or (connection.current is None and not connection.units):
+            if (
+                not connection.outstanding
+                or connection.window is None
+                or (connection.current is None and not connection.units)
+            ):
                 continue
-            self._unpaid[conn_id] = unpaid
+            self._unpaid[conn_id] = unpaid = (connection.outstanding, connection.queued, connection.taken)
             if before.get(conn_id) == unpaid:
                 silent.append(conn_id)
         self._server.send_control(silent, keep_alive=True)
