@@ -252,9 +252,7 @@ class Broadcast:
         expired, quiet = self._holds.tick(self._clock())
         for held in expired:
             self.end(held)
-        if quiet:
-            self.hub.touch([(held.outlet, held.ping) for held in quiet])
-            self.flush()
+        self.hub.touch([(held.outlet, held.ping) for held in quiet])
 
     def begin_drain(self) -> None:
         """End all holds, and from now on each new one at once: their clients come back to a successor."""

@@ -303,6 +303,22 @@ def test_a_stream_joins_before_it_begins_and_while_it_runs(app: App, client: Tes
     assert sorted(stream.read(len(expected)).split(b"\n\n")) == sorted(expected.split(b"\n\n"))
 
 
+def test_a_stream_leaves_one_of_its_channels(app: App, client: TestClient) -> None:
+    memberships: list[Membership] = []
+
+    @app.get("/two")
+    def two(request: Request) -> Hold:
+        hold = Hold("a")
+        memberships.append(app.channel("b").join(hold))
+        return hold
+
+    stream = client.stream("GET", "/two")
+    assert [app.channel(name).publish("1") for name in "ab"] == [1, 1]
+    memberships[0].leave()
+    assert [app.channel(name).publish("2") for name in "ab"] == [1, 0]
+    assert sorted(stream.read(3)) == sorted(b"112")
+
+
 def test_nothing_follows_a_close_frame(app: App, client: TestClient) -> None:
     @app.websocket("/closes")
     def closes(ws: WebSocket) -> None:
@@ -464,7 +480,7 @@ def test_a_callback_of_the_loop_may_publish_without_waiting(app: App) -> None:
         assert done == [1] * 50
 
 
-@pytest.mark.parametrize(("policy", "limit"), [("never", None), ("block", 0)])
+@pytest.mark.parametrize(("policy", "limit"), [("never", None), ("block", 0), (None, -1)])
 def test_a_policy_that_cannot_work(app: App, policy: Any, limit: int | None) -> None:
     with pytest.raises(ValueError, match=r"policy|limit"):
         Channel(app, "c", policy, limit)

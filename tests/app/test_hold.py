@@ -250,6 +250,20 @@ def test_after_its_timeout_it_answers_by_itself(app: App, client: TestClient, cl
     assert is_clean(app)
 
 
+def test_an_item_in_the_same_turn_as_the_timeout_is_the_only_answer(
+    app: App, client: TestClient, clock: FakeClock
+) -> None:
+    route(app, lambda: Hold("a", mode="response", body="timeout"))
+    greenlet = poll(app, client)
+    app.channel("a").publish("item")
+    pass_time(app, clock, 55)
+    assert greenlet.get(timeout=5).text == "item"
+    greenlet = poll(app, client)
+    app.channel("a").publish("item")
+    app.begin_drain()
+    assert greenlet.get(timeout=5).text == "item"
+
+
 def test_55_seconds_are_the_default(app: App, client: TestClient, clock: FakeClock) -> None:
     route(app, lambda: Hold("a", mode="response"))
     greenlet = poll(app, client)
