@@ -90,9 +90,9 @@ def test_what_is_pipelined_behind_a_body_is_no_part_of_it(here: Site, store: Pat
 
 
 def test_too_large_is_refused_when_it_starts(here: Site, store: Path) -> None:
-    """The App allows 100 MiB; a route's own limit is known only when the file is complete."""
+    """No route of the App allows more than 2000 MiB; a route's own limit is known when the file is complete."""
     with connection(here.server) as client, client.makefile("rb") as stream:
-        client.sendall(request_bytes("/digest", "POST", Content_Length=str(101 * MIB)))
+        client.sendall(request_bytes("/digest", "POST", Content_Length=str(2001 * MIB)))
         client.sendall(BLOCK)
         answer = read_answer(stream)
         assert (answer.status, answer.headers["connection"]) == (413, "close")
