@@ -19,10 +19,14 @@ class M2GateError(Exception):
 
 
 class ConfigError(M2GateError):
-    """A setting that cannot work; reported as one line, exit status 2, before anything starts."""
+    """A setting that cannot work; reported as one line, exit status 2, before anything starts.
 
-    def __init__(self, key: str, value: object, problem: str, remedy: str, source: str) -> None:
-        super().__init__(f"{source}: {key} = {value!r}: {problem}; {remedy}")
+    source: the file, or FILE:LINE, that has it; ``""`` where the key says enough, as an option does.
+    """
+
+    def __init__(self, key: str, value: object, problem: str, remedy: str, source: str = "") -> None:
+        place = f"{source}: " if source not in ("", key) else ""
+        super().__init__(f"{place}{key} = {value!r}: {problem}; {remedy}")
         self.key = key
         self.value = value
         self.problem = problem

@@ -1,5 +1,6 @@
 """The App: what a handler's module registers, and the life of it in a worker."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from m2gate.errors import ConfigError
 from m2gate.hub.policy import Rule
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
+
+logger = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
 Before = Callable[[Request], Any]
@@ -226,7 +229,10 @@ class App:
     # -- the life of a worker ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run the on_start hooks; the worker calls this once, before the first request."""
+        """Run the on_start hooks; the worker calls this once, before the first request.
+
+        Raises what a hook raises: then there is nothing to serve.
+        """
         self.broadcast.is_draining = False
         for app in reversed(self.apps()):
             for hook in app.on_start_hooks:
@@ -236,7 +242,10 @@ class App:
         """Run the on_stop hooks; the worker calls this once, after the last answer."""
         for app in self.apps():
             for hook in app.on_stop_hooks:
-                hook()
+                try:
+                    hook()
+                except Exception:  # the others have things to close, too
+                    logger.exception("on_stop failed hook=%s", getattr(hook, "__name__", hook))
 
     def tick(self, now_s: float) -> None:
         """Do what is due; the worker calls this once a second."""
@@ -270,5 +279,5 @@ def parse_networks(texts: Collection[str]) -> tuple[IPv4Network | IPv6Network, .
             networks.append(ip_network(text, strict=False))
         except ValueError:
             remedy = "write an address or a network, as in 10.0.0.0/8"
-            raise ConfigError("trusted_proxies", text, "is no address", remedy, "App") from None
+            raise ConfigError("trusted_proxies", text, "is no address", remedy) from None
     return tuple(networks)

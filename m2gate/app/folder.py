@@ -66,7 +66,7 @@ def load_folder(path: Path) -> App:
     files = sorted(path.glob("[!_]*.py"))
     if not files:
         problem = "there is no handler file in this folder"
-        raise ConfigError("TARGET", str(path), problem, "add a FILE.py with app = App() in it", "m2gate")
+        raise ConfigError("TARGET", str(path), problem, "add a FILE.py with app = App() in it")
     root = App()
     cards = [_mount(root, file) for file in files]
     page = INDEX.format(title=escape(f"{path.resolve().name}/"), cards="\n".join(cards))

@@ -22,7 +22,7 @@ def import_file(path: Path, target: str) -> ModuleType:
     Raises ConfigError: no such file, a name that hides a module of Python's own, any error in the code.
     """
     if not path.is_file():
-        raise ConfigError("TARGET", target, "there is no such file", "name a file, a folder or module:app", "m2gate")
+        raise ConfigError("TARGET", target, "there is no such file", "name a file, a folder or module:app")
     if path.stem in sys.stdlib_module_names:
         problem = f"its name hides Python's own module {path.stem!r}"
         raise ConfigError("TARGET", target, problem, "give the file another name", str(path))
@@ -31,7 +31,7 @@ def import_file(path: Path, target: str) -> ModuleType:
         sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ConfigError("TARGET", target, "is no Python file", "its name ends in .py", "m2gate")
+        raise ConfigError("TARGET", target, "is no Python file", "its name ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     with user_errors(target):
@@ -39,7 +39,7 @@ def import_file(path: Path, target: str) -> ModuleType:
     return module
 
 
-def find_app(module: ModuleType, name: str, target: str, source: str = "m2gate") -> App:
+def find_app(module: ModuleType, name: str, target: str, source: str = "") -> App:
     """Return the App of that (dotted) name in module. Raises ConfigError that names those it has."""
     found: object = module
     for part in name.split("."):
@@ -54,7 +54,7 @@ def find_app(module: ModuleType, name: str, target: str, source: str = "m2gate")
 
 @contextmanager
 def user_errors(target: str) -> Iterator[None]:
-    """Turn whatever the import of the user's code raises into a ConfigError at FILE:LINE."""
+    """Turn whatever the user's code raises at its import or start into a ConfigError at FILE:LINE."""
     try:
         yield
     except ConfigError:
@@ -77,4 +77,4 @@ def place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "m2gate"
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -25,6 +25,7 @@ class WorkerPlan:
     patch: bool
     access_log: str | None
     drain_timeout_s: float
+    max_requests: int | None
 
     def settings(self, ready_fd: int) -> dict[str, object]:
         """Return the settings file as a document, see m2gate.worker.settings."""
@@ -42,6 +43,7 @@ class WorkerPlan:
             "patch": self.patch,
             "access_log": self.access_log,
             "drain_timeout_s": self.drain_timeout_s,
+            "max_requests": self.max_requests,
             "ready_fd": ready_fd,
             "await_go": True,
         }
@@ -50,7 +52,7 @@ class WorkerPlan:
 class Generation:
     """A worker process: it loads the code, waits for go(), connects, and serves.
 
-    on_loaded, on_ready: called once each, with this generation.
+    on_loaded, on_ready, on_spent: called once each at most, with this generation.
     json_sockets:        names such as ``@chat`` that the App answers; known once it is loaded.
     files:               the source files that it imported; known once it is loaded.
     """
@@ -59,13 +61,15 @@ class Generation:
         self,
         loop: Loop,
         plan: WorkerPlan,
+        on_exit: Callable[[Child], None],
+        *,
         on_loaded: "Callable[[Generation], None]",
         on_ready: "Callable[[Generation], None]",
-        on_exit: Callable[[Child], None],
+        on_spent: "Callable[[Generation], None]",
     ) -> None:
         self._loop = loop
         self._plan = plan
-        self._reports = {b"loaded": on_loaded, b"ready": on_ready}
+        self._reports = {b"loaded": on_loaded, b"ready": on_ready, b"spent": on_spent}
         self._on_exit = on_exit
         self._unread = b""
         self.is_loaded = False

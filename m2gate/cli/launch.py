@@ -42,6 +42,7 @@ class RunOptions:
     reload: bool = False
     access_log: str | None = None
     drain_timeout_s: float = 30.0
+    max_requests: int | None = None
     patch: bool = True
 
 
@@ -153,13 +154,21 @@ class Launch:
             patch=self._options.patch,
             access_log=self._options.access_log,
             drain_timeout_s=self._options.drain_timeout_s,
+            max_requests=self._options.max_requests,
         )
 
         def ended(child: Child) -> None:
             self._worker_ended(child)
             self._unless_over(on_exit, child)
 
-        return Generation(self._loop, plan, self._worker_loaded, self._worker_ready, ended)
+        return Generation(
+            self._loop,
+            plan,
+            ended,
+            on_loaded=self._worker_loaded,
+            on_ready=self._worker_ready,
+            on_spent=self._worker_spent,
+        )
 
     def _unless_over(self, on_exit: Callable[[Child], None], child: Child) -> None:
         if self._exit_status is None:
@@ -178,7 +187,7 @@ class Launch:
         if child is None:
             self._hand_over()
             return
-        child.stop(signal.SIGTERM, self._options.drain_timeout_s + STOP_S)
+        child.stop(signal.SIGHUP, self._options.drain_timeout_s + STOP_S)
         if self._options.reload:
             # The second one lets the worker cut what is open, which a kill would leave hanging.
             self._loop.call_later(RELOAD_DRAIN_S, lambda: child.signal(signal.SIGTERM))
@@ -211,6 +220,11 @@ class Launch:
     def _worker_ready(self, generation: Generation) -> None:
         if generation is self._running and not self._is_listening:
             self._announce_when_accepting()
+
+    def _worker_spent(self, generation: Generation) -> None:
+        """Let a fresh process take over from one that has had --max-requests, unless one is on its way."""
+        if generation is self._running and self._next is None and not self._is_stopping:
+            self._next = self._spawn_generation(self._worker.ended)
 
     def _announce_when_accepting(self) -> None:
         if self._is_stopping or self._exit_status is not None:

@@ -14,7 +14,6 @@ from m2gate.errors import ConfigError
 from m2gate.site.private import PrivateServer
 
 DEFAULT_BIND: Final = "127.0.0.1:6767"
-SOURCE: Final = "m2gate run"
 _URL: Final = re.compile(r"[A-Za-z0-9._~/-]+")
 
 
@@ -48,7 +47,7 @@ class ServerOptions:
             certdir=certdir,
             # Otherwise answers on JSON sockets are base64 without an end, which no client can split.
             raw_payload=any(route.startswith("@") for route in routes),
-            source=SOURCE,
+            source="",
         )
 
 
@@ -76,13 +75,13 @@ def parse_bind(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     host = "127.0.0.1" if host == "localhost" else host
     if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65_535:
-        raise ConfigError("--bind", text, "no port from 0 to 65535 in it", "use e.g. 127.0.0.1:6767", SOURCE)
+        raise ConfigError("--bind", text, "no port from 0 to 65535 in it", "use e.g. 127.0.0.1:6767")
     try:
         ipaddress.ip_address(host)
     except ValueError as error:
         problem = f"{host!r} is no IP address"
         remedy = "use an address of this machine, e.g. 127.0.0.1:6767 or 0.0.0.0:6767"
-        raise ConfigError("--bind", text, problem, remedy, SOURCE) from error
+        raise ConfigError("--bind", text, problem, remedy) from error
     return host, int(port_text)
 
 
@@ -92,19 +91,19 @@ def parse_static(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         url, separator, name = text.partition("=")
         if not separator or not url.startswith("/") or not name:
-            raise ConfigError("--static", text, "not of the form /URL=DIR", "use e.g. /static=public", SOURCE)
+            raise ConfigError("--static", text, "not of the form /URL=DIR", "use e.g. /static=public")
         folder = Path(os.path.abspath(name))
         if not folder.is_dir():
-            raise ConfigError("--static", text, f"there is no folder {folder}", "name an existing one", SOURCE)
+            raise ConfigError("--static", text, f"there is no folder {folder}", "name an existing one")
         if not _URL.fullmatch(url):
             problem = "the path has characters that a browser would send encoded, or that mean something to Mongrel2"
-            raise ConfigError("--static", text, problem, "use letters, digits and . _ ~ - only", SOURCE)
+            raise ConfigError("--static", text, problem, "use letters, digits and . _ ~ - only")
         url = f"/{url.strip('/')}/"
         if url == "//":
             problem = "it would hide all of the handlers"
-            raise ConfigError("--static", text, problem, "use a path of its own, e.g. /static=public", SOURCE)
+            raise ConfigError("--static", text, problem, "use a path of its own, e.g. /static=public")
         if url in found:
-            raise ConfigError("--static", text, f"{url} is given twice", "use another path", SOURCE)
+            raise ConfigError("--static", text, f"{url} is given twice", "use another path")
         found[url] = folder
     return found
 

@@ -4,7 +4,7 @@ import os
 import socket
 from contextlib import suppress
 
-from m2gate.cli.options import SOURCE, ServerOptions
+from m2gate.cli.options import ServerOptions
 from m2gate.cli.rundir import RunError
 
 
@@ -20,7 +20,7 @@ def free_port(options: ServerOptions) -> int:
             where = f"{options.bind_addr}:{options.port}"
             problem = os.strerror(error.errno) if error.errno else str(error)
             remedy = "stop what listens there, or choose another with --bind ADDR:PORT (port 0: any free one)"
-            raise RunError(f"{SOURCE}: --bind = {where!r}: {problem}; {remedy}") from error
+            raise RunError(f"--bind = {where!r}: {problem}; {remedy}") from error
         port: int = probe.getsockname()[1]
         return port
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from m2gate.cli.options import SOURCE, find_target, parse_server_options, server_options
+from m2gate.cli.options import find_target, parse_server_options, server_options
 from m2gate.errors import ConfigError
 
 
@@ -28,6 +28,12 @@ from m2gate.errors import ConfigError
     metavar="S",
     help="Seconds for what is open at a stop.",
 )
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Let a fresh process take over after N requests. Default: never.",
+)
 @click.option("--no-patch", is_flag=True, help="Leave the standard library alone: only gevent's own calls cooperate.")
 def command(
     *,
@@ -38,6 +44,7 @@ def command(
     reload: bool,
     access_log: str | None,
     drain_timeout: float,
+    max_requests: int | None,
     no_patch: bool,
 ) -> None:
     """Start Mongrel2 with TARGET behind it.
@@ -53,6 +60,7 @@ def command(
         reload=reload,
         access_log=_access_log(access_log),
         drain_timeout_s=drain_timeout,
+        max_requests=max_requests,
         patch=not no_patch,
     )
     raise click.exceptions.Exit(launch(options))
@@ -67,5 +75,5 @@ def _access_log(value: str | None) -> str | None:
     if path.suffix == ".py" or path.is_dir() or (not path.parent.is_dir()):
         problem = "this is no place for a log"
         remedy = "write --access-log=FILE, or put TARGET before --access-log"
-        raise ConfigError("--access-log", value, problem, remedy, SOURCE)
+        raise ConfigError("--access-log", value, problem, remedy)
     return str(path)

@@ -15,6 +15,8 @@ from gevent import get_hub
 from gevent.event import Event
 
 from m2gate.app.application import App
+from m2gate.app.user_code import user_errors
+from m2gate.errors import ConfigError
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
@@ -42,7 +44,10 @@ class Worker:
         self._clock = Clock()
         self._access_log = AccessLog(settings.access_log) if settings.access_log else None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._pool = Pool(self._handler(), settings.max_handlers)
+        handle = self._handler()
+        if settings.max_requests is not None:
+            handle = self._counted(handle, settings.max_requests)
+        self._pool = Pool(handle, settings.max_handlers)
         link = LinkSettings(
             inbox_messages=settings.inbox_messages,
             inbox_bytes=settings.inbox_bytes,
@@ -53,6 +58,7 @@ class Worker:
         self._links = [DirectLink(self._context, one, self._pool, link, self._clock) for one in settings.servers]
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
         self._stop_requests = 0
+        self._has_successor = False
         self._stop_now = Event()
         self._stop_wanted = Event()
 
@@ -68,10 +74,32 @@ class Worker:
 
         return handle_logged
 
+    def _counted(self, handle: Callable[[Exchange], None], left: int) -> Callable[[Exchange], None]:
+        """Wrap handle so that a fresh process is asked for when the last of ``left`` requests begins."""
+
+        def handle_counted(exchange: Exchange) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                logger.info("spent requests=%d", self._settings.max_requests)
+                tell(self._settings, b"spent\n")
+            handle(exchange)
+
+        return handle_counted
+
     def start(self) -> None:
-        """Run the App's on_start and connect. Blocks the greenlet until all servers are there."""
+        """Run the App's on_start and connect. Blocks the greenlet until all servers are there.
+
+        Raises ConfigError for what a hook raises.
+        """
         self._mailbox = self._app.mailbox = Mailbox(self._context, Path(self._settings.run_dir), self._app.secret)
-        self._app.start()
+        try:
+            with user_errors(self._settings.target):
+                self._app.start()
+        except ConfigError:
+            self._mailbox.close()
+            self._context.term()
+            raise
         self._ticker.start(self._tick)
         for link in self._links:
             link.start()
@@ -90,6 +118,11 @@ class Worker:
         if self._stop_requests > 1:
             self._stop_now.set()
 
+    def request_handover(self) -> None:
+        """Drain and stop as request_stop does, for a successor that waits: nobody is refused meanwhile."""
+        self._has_successor = True
+        self.request_stop()
+
     def wait(self) -> None:
         """Blocks the greenlet until the worker is stopped and everything is delivered."""
         self._stop_wanted.wait()
@@ -106,12 +139,14 @@ class Worker:
         """Let what was received be answered, then end what would go on for ever.
 
         For DRAIN_OPEN_S also what still comes is served; where it never ceases, what comes after
-        that gets 503, so that the requests which were there before can be finished.
+        that gets 503, so that the requests which were there before can be finished. With a
+        successor that is put off until those of before are finished.
         """
         logger.info("draining busy=%d", self._pool.busy)
         self._app.begin_drain()
         for server in self._servers():
             server.begin_drain()
+        before = self._unfinished() if self._has_successor else []
         started_s = time.monotonic()
         quiet_s = 0.0
         while quiet_s < DRAIN_QUIET_S and not self._stop_now.is_set():
@@ -120,12 +155,16 @@ class Worker:
             if passed_s >= self._settings.drain_timeout_s:
                 logger.warning("drain timeout busy=%d", self._pool.busy)
                 break
-            if passed_s >= DRAIN_OPEN_S:
+            if passed_s >= DRAIN_OPEN_S and all(exchange.ended for exchange in before):
                 for server in self._servers():
                     server.is_refusing = True
             quiet_s = quiet_s + DRAIN_POLL_S if self._pool.busy == 0 else 0.0
         for server in self._servers():
             server.end_sessions()
+
+    def _unfinished(self) -> list[Exchange]:
+        connections = [one for server in self._servers() for one in server.connections.values()]
+        return [one.current for one in connections if one.current is not None and not one.current.is_held]
 
     def _servers(self) -> list[Server]:
         return [link.server for link in self._links if link.server is not None]
@@ -142,6 +181,7 @@ def run(settings: WorkerSettings) -> int:
     worker = Worker(app, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, worker.request_stop)
+    gevent.signal_handler(signal.SIGHUP, worker.request_handover)
     worker.start()
     tell(settings, b"ready\n")
     worker.wait()

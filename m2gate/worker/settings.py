@@ -18,6 +18,7 @@ class WorkerSettings:
     patch:           make the standard library cooperate with gevent before TARGET is imported.
     access_log:      None, "-" for stderr, or a file.
     max_handlers:    handlers at once; at the bound requests wait.
+    max_requests:    None, or after how many of them a fresh process is to take over.
     drain_timeout_s: after SIGTERM, what is open by then is closed.
     inbox_messages, inbox_bytes, keepalive_s, body_timeout_s: see LinkSettings.
     ready_fd:        where ``loaded`` and ``ready`` are written, for whoever started the process.
@@ -30,6 +31,7 @@ class WorkerSettings:
     patch: bool = True
     access_log: str | None = None
     max_handlers: int = 2_000
+    max_requests: int | None = None
     drain_timeout_s: float = 30.0
     inbox_messages: int = 256
     inbox_bytes: int = 1 << 20

@@ -19,6 +19,8 @@ def load_target(target: str) -> App:
     Raises ConfigError: nothing of that name, an error in the user's code (its place named), no App.
     """
     path, _, name = target.partition(":") if not Path(target).exists() else (target, "", "")
+    if not path:
+        raise ConfigError("TARGET", target, "names no file and no module", "write module:app or file.py:app")
     if Path(path).is_dir():
         return load_folder(Path(path))
     if path.endswith(".py") or "/" in path:
@@ -32,11 +34,11 @@ def _import_module(name: str, target: str) -> ModuleType:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = importlib.util.find_spec(name) if name else None
+        found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         found = None
     if found is None:
         remedy = "name a module on the path, as in package.module:app, or a file"
-        raise ConfigError("TARGET", target, f"there is no module {name!r}", remedy, "m2gate")
+        raise ConfigError("TARGET", target, f"there is no module {name!r}", remedy)
     with user_errors(target):
         return importlib.import_module(name)

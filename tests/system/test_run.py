@@ -112,7 +112,7 @@ def test_taken_port(app: Path) -> None:
     with m2gate_run(app) as run:
         status, line = fails(app, "--bind", f"127.0.0.1:{run.port}")
         assert status == 1
-        assert line.startswith(f"m2gate: m2gate run: --bind = '127.0.0.1:{run.port}': Address already in use; ")
+        assert line.startswith(f"m2gate: --bind = '127.0.0.1:{run.port}': Address already in use; ")
         assert line.count("\n") == 1
         assert get(run) == "one"
 
