@@ -6,10 +6,13 @@ from m2gate.wire.http import REASONS
 
 
 def error_response(error: HTTPError, request_id: str = "") -> Response:
-    """Build the response of an HTTPError; with request_id for errors that the log has more about."""
-    lines = [error.detail or REASONS.get(error.status, "Error")]
+    """Build the response of an HTTPError: its detail as it is, without one the reason phrase.
+
+    request_id: for errors that the log has more about.
+    """
+    text = error.detail or f"{REASONS.get(error.status, 'Error')}\n"
     headers = list(error.headers)
     if request_id:
-        lines.append(f"request id: {request_id}")
+        text += f"request id: {request_id}\n"
         headers.append(("X-Request-Id", request_id))
-    return Response("\n".join(lines) + "\n", error.status, headers)
+    return Response(text, error.status, headers)

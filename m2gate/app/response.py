@@ -27,7 +27,8 @@ class Response:
     body:         str, bytes, dict or list (JSON), None, or an iterator of str or bytes.
     headers:      a mapping or pairs.
     content_type: instead of the one that the body implies.
-    Raises ValueError for a status outside 100..599 and for a header with CR, LF, NUL or no token.
+    Raises ValueError for a status outside 100..599 and for a header with CR, LF, NUL or no token,
+    TypeError for a status that is no number and for a header that is no text.
     """
 
     __slots__ = ("_headers", "body", "content_type", "status")
@@ -39,6 +40,8 @@ class Response:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         content_type: str | None = None,
     ) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"status {status!r}: an HTTP status is a number, as in 404")
         status_line(status)
         self.body = body
         self.status = status
@@ -54,7 +57,9 @@ class Response:
         return tuple(self._headers)
 
     def add_header(self, name: str, value: str) -> None:
-        """Append a field. Raises ValueError for what must not be sent."""
+        """Append a field. Raises ValueError for what must not be sent, TypeError for what is no text."""
+        if not isinstance(value, str):
+            raise TypeError(f"header {name!r}: its value {value!r} must be str")
         build_fields(((name, value),))
         self._headers.append((name, value))
 

@@ -214,7 +214,7 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
     ],
     "utf8-parameter": [(Ask("GET", "/hello/W%C3%B6rld"), Answer(200, "Hello Wörld\n".encode()))],
     "escaped-slash": [(Ask("GET", "/hello/a%2Fb"), Answer(200, b"Hello a/b\n"))],
-    "bad-utf8-parameter": [(Ask("GET", "/hello/%FF"), Answer(400, b"the path is no UTF-8\n"))],
+    "bad-utf8-parameter": [(Ask("GET", "/hello/%FF"), Answer(400, b"the path is no UTF-8"))],
     "int-and-path-parameters": [
         (Ask("GET", "/number/42"), Answer(200, b'{"n":42}', {"Content-Type": "application/json"})),
         (Ask("GET", "/number/x"), Answer(404, b"Not Found\n")),
@@ -259,17 +259,17 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
             Answer(200, b'{"form":{"note":"hi"},"files":{"doc":["a.txt","file content"]}}'),
         ),
     ],
-    "no-form": [(Ask("POST", "/form", JSON, b"{}"), Answer(415, b"send a form\n"))],
+    "no-form": [(Ask("POST", "/form", JSON, b"{}"), Answer(415, b"send a form"))],
     "json": [
         (Ask("POST", "/json", JSON, '{"ö": [1.5, null]}'.encode()), Answer(200, '{"got":{"ö":[1.5,null]}}'.encode()))
     ],
     "bad-json": [
-        (Ask("POST", "/json", JSON, b"{"), Answer(400, b"the body is no JSON\n")),
-        (Ask("POST", "/json", JSON, b"[" * 50_000), Answer(400, b"the body is no JSON\n")),
+        (Ask("POST", "/json", JSON, b"{"), Answer(400, b"the body is no JSON")),
+        (Ask("POST", "/json", JSON, b"[" * 50_000), Answer(400, b"the body is no JSON")),
     ],
     "text-charset": [
         (Ask("POST", "/text", {"Content-Type": "text/plain; charset=latin-1"}, b"\xe4"), Answer(200, "ä".encode())),
-        (Ask("POST", "/text", {}, b"\xe4"), Answer(400, b"the body is no utf-8\n")),
+        (Ask("POST", "/text", {}, b"\xe4"), Answer(400, b"the body is no utf-8")),
     ],
     "upload": [
         (
@@ -299,9 +299,9 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
     * 10,
     "too-large": [
         (Ask("POST", "/small", {}, b"0123456789"), Answer(200, b"0123456789")),
-        (Ask("POST", "/small", {}, b"0123456789a"), Answer(413, b"the limit is 10 bytes\n")),
+        (Ask("POST", "/small", {}, b"0123456789a"), Answer(413, b"the limit is 10 bytes")),
     ],
-    "too-large-for-memory": [(Ask("POST", "/text", {}, b"a" * 100_001), Answer(413, b"the limit is 100000 bytes\n"))],
+    "too-large-for-memory": [(Ask("POST", "/text", {}, b"a" * 100_001), Answer(413, b"the limit is 100000 bytes"))],
     "stream": [
         (
             Ask("GET", "/pieces"),
@@ -332,14 +332,14 @@ CASES: Final[dict[str, list[tuple[Ask, Answer]]]] = {
         (Ask("GET", "/file", {"If-None-Match": "*"}), Answer(304, b"", {"Content-Length": None})),
     ],
     "redirect": [(Ask("GET", "/away"), Answer(303, b"", {"Location": "/hello/%C3%B6?x=1", "Content-Length": "0"}))],
-    "error": [(Ask("GET", "/refuse"), Answer(403, b"not you\n", {"X-Why": "because", "Content-Type": TEXT}))],
+    "error": [(Ask("GET", "/refuse"), Answer(403, b"not you", {"X-Why": "because", "Content-Type": TEXT}))],
     "error-handler": [(Ask("GET", "/broken"), Answer(500, b'{"error":"no such luck"}'))],
     "mounted-app": [
         (Ask("GET", "/inner/where"), Answer(200, b"/inner/where")),
         (Ask("GET", "/inner/nowhere"), Answer(404, b"Not Found\n")),
     ],
     "websocket-only": [
-        (Ask("GET", "/echo"), Answer(426, b"this path speaks WebSocket only\n", {"Upgrade": "websocket"}))
+        (Ask("GET", "/echo"), Answer(426, b"this path speaks WebSocket only", {"Upgrade": "websocket"}))
     ],
 }
 
@@ -367,8 +367,8 @@ SOCKETS: Final[dict[str, Talk]] = {
     "subprotocol": Talk("/echo", ["hi"], ["hi"], subprotocols=["a", "c"], subprotocol="a"),
     "server-closes": Talk("/echo", ["enough"], ["enough"], code=4001, reason="as you say"),
     "channel": Talk("/room/blue", ["one", "two"], ["one", "two"]),
-    "refused": Talk("/room/secret", refused=403, reason="members only\n"),
-    "foreign-origin": Talk("/echo", origin="https://evil.example", refused=403, reason="this origin may not connect\n"),
+    "refused": Talk("/room/secret", refused=403, reason="members only"),
+    "foreign-origin": Talk("/echo", origin="https://evil.example", refused=403, reason="this origin may not connect"),
     "listed-origin": Talk("/echo", ["hi"], ["hi"], origin="https://friend.example"),
     "crash": Talk("/crash", ["boom"], [], code=1011),
     "unknown": Talk("/nowhere", refused=404, reason="Not Found\n"),

@@ -86,7 +86,7 @@ def test_max_body_100_mib(app: App) -> None:
     with TestClient(app) as client:
         assert client.post("/stream", data=pieces(100 * MIB)).json == {"size": 100 * MIB}
         over = client.post("/stream", data=pieces(100 * MIB + 1))
-        assert (over.status, over.text) == (413, f"the limit is {100 * MIB} bytes\n")
+        assert (over.status, over.text) == (413, f"the limit is {100 * MIB} bytes")
 
 
 def test_max_body_by_its_declared_length(app: App) -> None:
@@ -116,7 +116,7 @@ def test_max_memory_16_mib(
     with TestClient(app) as client:
         assert send(client, 16 * MIB).json == {"size": 16 * MIB}
         over = send(client, 16 * MIB + 1)
-        assert (over.status, over.text) == (413, f"the limit is {16 * MIB} bytes\n")
+        assert (over.status, over.text) == (413, f"the limit is {16 * MIB} bytes")
 
 
 @pytest.mark.parametrize("kind", [str, bytes])

@@ -252,3 +252,16 @@ def test_the_status_of_a_redirect() -> None:
     assert Response.redirect("/", 308).status == 308
     with pytest.raises(ValueError, match="a redirect is"):
         Response.redirect("/", 200)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"headers": {"X-Count": 5}}, "header 'X-Count': its value 5 must be str"),
+        ({"status": "200"}, "status '200': an HTTP status is a number, as in 404"),
+    ],
+    ids=["header", "status"],
+)
+def test_a_mistake_of_type_is_named(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        Response("", **arguments)

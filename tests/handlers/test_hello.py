@@ -10,7 +10,7 @@ ANSWERS = [
     pytest.param("/greet/a%2Fb", 200, "Hello a/b\n", id="escaped-slash"),
     pytest.param("/square/12", 200, '{"n":12,"square":144}', id="json"),
     pytest.param("/square/twelve", 404, "Not Found\n", id="no-number"),
-    pytest.param("/tea", 418, "short and stout\n", id="error"),
+    pytest.param("/tea", 418, "short and stout", id="error"),
     pytest.param("/nothing", 404, "Not Found\n", id="unknown"),
 ]
 
