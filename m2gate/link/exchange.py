@@ -28,6 +28,10 @@ STARTED: Final = 1
 FINISHED: Final = 2
 
 
+class ProducerExit(GeneratorExit, GreenletExit):
+    """What a waiting producer is ended with: the same to a generator, wherever it is at that time."""
+
+
 class Exchange:
     """What an App sees of one request: read the body, then respond, or start, write and finish.
 
@@ -319,7 +323,7 @@ class Exchange:
     def advance(self, produce: Callable[[], T]) -> T:
         """Call produce() once there are credits; a client that leaves meanwhile ends it.
 
-        Blocks the greenlet. A producer blocked in its own wait is ended there by GreenletExit, so
+        Blocks the greenlet. A producer blocked in its own wait is ended there by ProducerExit, so
         its ``finally`` blocks run. Raises ConnectionGone then.
         """
         self.flush()
@@ -343,7 +347,7 @@ class Exchange:
         # In the loop, where nobody else runs: it may have come back by itself meanwhile, and its
         # greenlet may rest or have another exchange.
         if self._producer is not None:
-            self._producer.throw(GreenletExit)
+            self._producer.throw(ProducerExit)
 
     def connection_lost(self) -> None:
         """Hear from the connection that its client is gone."""

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import gevent
 import pytest
 
 from m2gate import App, HTTPError, Request, Response, TestClient
@@ -265,3 +266,30 @@ def test_the_status_of_a_redirect() -> None:
 def test_a_mistake_of_type_is_named(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(TypeError, match=text):
         Response("", **arguments)
+
+
+@pytest.mark.parametrize("wait", [None, 60.0], ids=["at-yield", "while-it-waits"])
+def test_a_producer_is_closed_by_generator_exit(wait: float | None) -> None:
+    seen: list[str] = []
+    app = App()
+
+    @app.get("/")
+    def endless(request: Request) -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 1_000
+                gevent.sleep(wait or 0)
+        except GeneratorExit:
+            seen.append("GeneratorExit")
+            raise
+        finally:
+            seen.append("finally")
+
+    with TestClient(app, credits=10_000) as client:
+        stream = client.stream("GET", "/")
+        assert stream.read(1_000) == b"x" * 1_000
+        stream.disconnect()
+        with gevent.Timeout(10):
+            while len(seen) < 2:
+                gevent.sleep(0.01)
+    assert seen == ["GeneratorExit", "finally"]
