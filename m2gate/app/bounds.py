@@ -5,8 +5,8 @@ from typing import Any, Final
 
 MIB: Final = 1 << 20
 
-# max_body, max_memory, max_message: bytes (architecture: a body however it is read, a body in memory,
-# one WebSocket message); origins: besides the own host.
+# max_body, max_memory, max_message: bytes (of a body however it is read, of a body in memory,
+# of one WebSocket message); origins: besides the own host.
 DEFAULTS: Final[dict[str, Any]] = {
     "max_body": 100 * MIB,
     "max_memory": 16 * MIB,

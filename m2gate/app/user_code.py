@@ -1,6 +1,7 @@
 """Importing the user's code: its errors become one line that names the place."""
 
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+import m2gate
 from m2gate.app.application import App
 from m2gate.errors import ConfigError
 
 DEFAULT_NAME: Final = "app"
+_PACKAGE: Final = f"{Path(m2gate.__file__).parent}{os.sep}"  # its checks raise where the mistake is not
 
 
 def import_file(path: Path, target: str) -> ModuleType:
@@ -64,17 +67,18 @@ def user_errors(target: str) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """Say an exception in one line; of a syntax error also the line that has it."""
+    """Say an exception in one line; of a syntax error also what stands in the line that has it."""
     if isinstance(error, SyntaxError):
-        line = (error.text or "").rstrip("\n")
-        marker = " " * max(0, (error.offset or 1) - 1) + "^"
-        return f"{type(error).__name__}: {error.msg}\n    {line}\n    {marker}\n"
-    return f"{type(error).__name__}: {error}"
+        where = f" in {error.text.strip()!r}" if error.text else ""
+        return f"{type(error).__name__}: {error.msg}{where}"
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def place(error: BaseException) -> str:
-    """Return FILE:LINE where an exception came from: the last place outside the import system."""
+    """Return FILE:LINE where an exception came from: the last place outside the import system and m2gate."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in found if "importlib" not in one.filename and not one.filename.startswith(_PACKAGE)]
+    frames = frames or list(found)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,5 +1,6 @@
 """TCP ports: is one free, and does it accept."""
 
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -19,10 +20,17 @@ def free_port(options: ServerOptions) -> int:
         except OSError as error:
             where = f"{options.bind_addr}:{options.port}"
             problem = os.strerror(error.errno) if error.errno else str(error)
-            remedy = "stop what listens there, or choose another with --bind ADDR:PORT (port 0: any free one)"
-            raise RunError(f"--bind = {where!r}: {problem}; {remedy}") from error
+            raise RunError(f"--bind = {where!r}: {problem}; {_remedy(error)}") from error
         port: int = probe.getsockname()[1]
         return port
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "use an address of this machine, or 0.0.0.0 for all of them"
+    if error.errno == errno.EACCES:
+        return "choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
+    return "stop what listens there, or choose another with --bind ADDR:PORT (port 0: any free one)"
 
 
 def accepts(bind_addr: str, port: int) -> bool:

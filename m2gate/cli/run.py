@@ -54,11 +54,12 @@ def command(
     """
     from m2gate.cli.launch import RunOptions, launch  # jinja2 and sqlite3 take time that --help need not pay
 
+    log = _access_log(access_log)  # before TARGET, which --access-log without a value may have swallowed
     options = RunOptions(
         target=find_target(target),
         server=parse_server_options(bind, static, tls_certs),
         reload=reload,
-        access_log=_access_log(access_log),
+        access_log=log,
         drain_timeout_s=drain_timeout,
         max_requests=max_requests,
         patch=not no_patch,

@@ -32,7 +32,7 @@ def find_program(name: str) -> str:
     """
     path = shutil.which(name, path=os.environ.get("PATH", os.defpath))
     if path is None:
-        raise LoadError(f"{name}: no such program in PATH; install Mongrel2, on Debian with: apt install mongrel2")
+        raise LoadError(f"{name}: no such program in PATH; install Mongrel2, on Debian with: apt install mongrel2-core")
     return path
 
 

@@ -90,21 +90,20 @@ BROKEN = [
     pytest.param("def f():\n    return 1 / 0\n\nf()\n", 2, "ZeroDivisionError", id="deep"),
     pytest.param("import sys\nsys.exit('why')\n", 2, "SystemExit", id="exit"),
     pytest.param(
-        "from m2gate import App\napp = App()\n@app.get('/{')\ndef f(r):\n    pass\n", None, "ValueError", id="route"
+        "from m2gate import App\napp = App()\n@app.get('/{')\ndef f(r):\n    pass\n", 3, "ValueError", id="route"
     ),
 ]
 
 
 @pytest.mark.parametrize(("source", "line", "name"), BROKEN)
-def test_a_broken_file_is_named_with_its_line(tmp_path: Path, source: str, line: int | None, name: str) -> None:
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, source: str, line: int, name: str) -> None:
     write(tmp_path, "folder_good.py")
     bad = tmp_path / "folder_broken.py"
     bad.write_text(source)
     text = refusal(tmp_path)
     assert name in text
     assert str(bad) in text
-    if line is not None:
-        assert text.startswith(f"{bad}:{line}: ")
+    assert text.startswith(f"{bad}:{line}: ")
 
 
 @pytest.mark.parametrize("name", ["json.py", "select.py"])

@@ -117,6 +117,15 @@ def test_taken_port(app: Path) -> None:
         assert get(run) == "one"
 
 
+def test_address_of_another_machine(app: Path) -> None:
+    status, line = fails(app, "--bind", "192.0.2.1:0")
+    assert status == 1
+    assert line == (
+        "m2gate: --bind = '192.0.2.1:0': Cannot assign requested address;"
+        " use an address of this machine, or 0.0.0.0 for all of them\n"
+    )
+
+
 def test_missing_mongrel2(app: Path, tmp_path: Path) -> None:
     status, line = fails(app, environ={"PATH": str(tmp_path)})
     assert status == 1
@@ -155,11 +164,12 @@ def test_bad_target(app: Path, target: str, named: str) -> None:
 
 def test_syntax_error_shows_its_line(app: Path) -> None:
     app.write_text("import m2gate\n\napp = m2gate.App(\n    )]\n")
-    status, text = fails(app)
+    status, line = fails(app)
     assert status == 2
-    assert text.startswith("m2gate: ")
-    assert f"{app}:4" in text
-    assert "    )]" in text
+    assert line.startswith(f"m2gate: {app}:4: ")
+    assert "SyntaxError" in line
+    assert "')]'" in line
+    assert line.count("\n") == 1
 
 
 def test_import_error_says_where(app: Path) -> None:
