@@ -12,6 +12,9 @@ def main(arguments: list[str]) -> int:
     """Run one worker until SIGTERM; return its exit status: 0, or 2 for what the operator must mend."""
     from m2gate.errors import ConfigError
 
+    if len(arguments) != 1:
+        sys.stderr.write("m2gate: a worker takes one argument: its settings file; use m2gate run\n")
+        return 2
     try:
         if _wants_patch(Path(arguments[0])):
             from gevent import monkey
@@ -29,7 +32,11 @@ def main(arguments: list[str]) -> int:
 def _wants_patch(path: Path) -> bool:
     import json
 
-    return bool(json.loads(path.read_text()).get("patch", True))
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return True  # WorkerSettings.read will say what is wrong with it
+    return not isinstance(document, dict) or bool(document.get("patch", True))
 
 
 if __name__ == "__main__":

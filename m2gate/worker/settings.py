@@ -45,7 +45,10 @@ class WorkerSettings:
         """Read a settings file (JSON). Raises ConfigError naming the file and key."""
         try:
             values = json.loads(path.read_text())
+            if not isinstance(values, dict) or not isinstance(values.get("servers"), list):
+                raise ValueError("must be an object with a list of servers")
             servers = tuple(DirectServer(**server) for server in values.pop("servers"))
             return cls(servers=servers, **values)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError("settings", str(path), str(error), "see WorkerSettings", str(path)) from error
+        except (OSError, ValueError, TypeError) as error:
+            remedy = "write what m2gate.worker.settings.WorkerSettings describes"
+            raise ConfigError("settings", str(path), str(error), remedy, str(path)) from error
