@@ -1,7 +1,6 @@
 """(b): the handler side alone, fed with the messages Mongrel2 would send it."""
 
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from bench.feed import Feed, Recording, record
@@ -12,31 +11,33 @@ from bench.rounds import Figures, Side
 APP: Final = "App, fed"
 APP_WAITING: Final = "App, fed, handlers wait 1 ms"
 BARE: Final = "bare NOBLOCK loop, fed"
+BARE_MORE: Final = "bare NOBLOCK loop, fed by 200 clients"
 
 REQUESTS: Final = 200_000  # in a run, with as many credits messages
 WARM_UP_REQUESTS: Final = 20_000
-# So many clients ask at once. Every side must always have something to do: with 50, handlers that
-# take 1 ms would end at 50 / 1 ms whatever the App costs.
-CONNECTIONS: Final = 1_000
+CLIENTS: Final = 50  # that ask at once, as wrk's do in (a)
+# With 50, handlers that take 1 ms would end at 50 / 1 ms whatever the App costs.
+CLIENTS_WAITING: Final = 200
 
 WORKER: Final = "m2gate.worker.process"
 BARE_LOOP: Final = "bench.programs.bare_nowait_loop"
 
 
 def fed_sides() -> list[Side]:
-    """Return the App with a handler that answers at once and one that waits, and the bare loop."""
+    """Return the bare loop, the App with a handler that answers at once, and with one that waits."""
     with folder() as place:
         hello, wait = record("/hello/friend", place), record("/wait/friend", place)
     return [
-        Side(BARE, partial(_measure, BARE_LOOP, hello)),
-        Side(APP, partial(_measure, WORKER, hello)),
-        Side(APP_WAITING, partial(_measure, WORKER, wait)),
+        Side(BARE, partial(_measure, BARE_LOOP, hello, CLIENTS)),
+        Side(APP, partial(_measure, WORKER, hello, CLIENTS)),
+        Side(APP_WAITING, partial(_measure, WORKER, wait, CLIENTS_WAITING)),
+        Side(BARE_MORE, partial(_measure, BARE_LOOP, hello, CLIENTS_WAITING)),
     ]
 
 
-def _measure(module: str, recording: Recording) -> Figures:
+def _measure(module: str, recording: Recording, clients: int) -> Figures:
     with folder() as place:
-        feed = Feed(recording, Path(place), CONNECTIONS)
+        feed = Feed(recording, place, clients)
         try:
             settings = {"target": "bench.programs.hello:app", "servers": [feed.worker], "run_dir": str(place)}
             with handler_program(module, settings, place, feed.attend) as pid:

@@ -12,6 +12,7 @@ from bench.rounds import alternate
 RATIO_BARE: Final = Ratio(through.APP, through.BARE, 0.90)
 RATIO_ALONE: Final = Ratio(alone.APP, alone.BARE, 0.60)
 RATIO_WAITING: Final = Ratio(alone.APP_WAITING, alone.BARE, 0.40)
+RATIO_WAITING_MORE: Final = Ratio(alone.APP_WAITING, alone.BARE_MORE, None)
 RATIO_UVICORN: Final = Ratio(through.APP, through.UVICORN, 1.3)
 RATIO_GRANIAN: Final = Ratio(through.APP, through.GRANIAN, None)
 RATIO_GUNICORN: Final = Ratio(through.APP, through.GUNICORN, None)
@@ -28,7 +29,7 @@ def main(options: Options) -> None:
     if "b" in options.only:
         series = alternate(alone.fed_sides(), options.rounds, options.foreign_max)
         title = f"(b) handler side alone, {alone.REQUESTS:,} requests and as many credits messages a run"
-        found.append(Comparison(title, "requests", series, [RATIO_ALONE, RATIO_WAITING]))
+        found.append(Comparison(title, "requests", series, [RATIO_ALONE, RATIO_WAITING, RATIO_WAITING_MORE]))
     if "d" in options.only:
         series = alternate(broadcast.broadcast_sides(), options.rounds, options.foreign_max)
         title = f"(d) broadcast, {broadcast.ITEMS:,} items of 100 bytes to {broadcast.STREAMS} held streams a run"
