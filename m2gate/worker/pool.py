@@ -173,13 +173,14 @@ class Pool:
         backlog = self._backlog
         while self._is_full and backlog:
             exchange = backlog.popleft()
+            # Before the handler: if all that is left blocks, this is the last time anybody looks.
+            if self._is_stopped and len(backlog) < BACKLOG_MAX // 2:
+                self._start_sources()
             try:
                 self._handle(exchange)
             except (Exception, GreenletExit, Timeout):
                 logger.exception(FAILED, exchange.request_id)
                 exchange.abort()
-            if self._is_stopped and len(backlog) < BACKLOG_MAX // 2:
-                self._start_sources()
         self._idle.append(me)
         if self._is_full:
             self._is_full = False

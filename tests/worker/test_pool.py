@@ -302,3 +302,24 @@ def test_what_a_handler_has_left_running_hits_nobody_else(exception: type[BaseEx
             feeder.request(number)
         until(lambda: feeder.answered() == 13)
         until(lambda: feeder.pool.busy == 0)
+
+
+def test_a_full_backlog_of_which_all_blocks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "BACKLOG_MAX", 4)
+    first, second = Event(), Event()
+
+    def handle(exchange: Exchange) -> None:
+        if exchange.head.path == b"/":
+            (first if exchange.connection.conn_id < 8 else second).wait()
+        answer(exchange)
+
+    with feeding(handle, 8) as feeder:
+        for number in range(12):
+            feeder.request(number)
+        until(lambda: feeder.pool.busy == 12)
+        first.set()  # eight handlers end together: four take the backlog, which blocks again, four rest
+        until(lambda: len(feeder.handled) == 12)
+        feeder.request(100, b"/quick")
+        until(lambda: feeder.has_handled(100))
+        second.set()
+        until(lambda: feeder.answered() == 13)
