@@ -4,6 +4,7 @@ Mongrel2 announces the file by the headers x-mongrel2-upload-start and -done, wh
 send as well. Source: docs/reference/mongrel2-wire.md, "Uploads".
 """
 
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,8 @@ from m2gate.wire.record import wire_record
 
 if TYPE_CHECKING:
     from m2gate.link.connection import Connection
+
+logger = logging.getLogger(__name__)
 
 PIECE_BYTES: Final = 65_536
 _START: Final = b"x-mongrel2-upload-start"
@@ -48,9 +51,14 @@ class StoredUpload:
 
     def abandon(self) -> None:
         """Delete the file."""
-        if not self._file.closed:
-            self._file.close()
+        if self._file.closed:
+            return
+        self._file.close()
+        try:
             os.unlink(self.path)
+        except OSError as error:
+            # Its exchange is about to end, and must: others wait behind it on the connection.
+            logger.warning("stored body not deleted path=%r error=%s", self.path, error.strerror)
 
     def turn(self) -> None:
         """There is nobody to wake: a file does not wait for its client."""

@@ -146,3 +146,14 @@ def test_a_long_upload_is_not_forgotten(store: Store) -> None:
     assert probes  # so that one which Mongrel2 has killed is found
     assert all(conn_ids == [1] for conn_ids in probes)
     assert len(probes) < 10  # less often than would keep it alive
+
+
+def test_a_file_that_somebody_else_has_deleted_holds_nobody_up(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    path = store.write()
+    assert store.announce(path) is None
+    exchange = store.announce(path, path)
+    os.unlink(path)
+    exchange.respond(200, (), b"")
+    assert exchange.ended
+    assert store.far.connection(1).current is None
+    assert "stored body not deleted" in caplog.text
