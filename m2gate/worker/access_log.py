@@ -1,21 +1,26 @@
 """One line a request, as JSON: Mongrel2's own log says status 200 for whatever a handler answers."""
 
 import json
+import logging
 import sys
 import time
 from typing import TextIO
 
 from m2gate.link.exchange import Exchange
 
+logger = logging.getLogger(__name__)
+
 
 class AccessLog:
     """Writes a line when an exchange ends: never a query, a header value, a body or a token.
 
     path: "-" for stderr, or a file that is appended to; reopen() after a rotation.
+    ``lost`` counts the lines that could not be written; the first one is an error in the log.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.lost = 0
         self._file: TextIO = sys.stderr
         self.reopen()
 
@@ -46,4 +51,10 @@ class AccessLog:
             "duration_ms": round((time.monotonic() - exchange.started_s) * 1e3, 3),
             "gone": exchange.gone,
         }
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            # Who waits for the end of this exchange is not to suffer from a full disk.
+            self.lost += 1
+            if self.lost == 1:
+                logger.error("access log not written path=%s error=%s", self._path, error)
