@@ -258,6 +258,7 @@ class MemoryMailbox(Mailbox):
         self.address = f"ipc:///{secrets.token_hex(8)}"  # names nothing in the file system
         self._secret = secret
         self._open = {}
+        self._nonces = {}
         mailbox._OWN[self.address] = self
 
     def close(self) -> None:

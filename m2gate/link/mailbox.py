@@ -65,7 +65,7 @@ class Token:
             payload, signature = tnetstring.loads(raw)
             mailbox, send_ident, conn_id, nonce = tnetstring.loads(payload)
             token = cls(mailbox.decode(), send_ident.decode(), int(conn_id), nonce.decode(), bytes(signature))
-        except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError, OverflowError) as error:
             raise ValueError("this is no connection token") from error
         if not token.mailbox.startswith("ipc:///"):
             raise ValueError("this is no connection token: its mailbox is not on this machine")
@@ -84,6 +84,7 @@ class Mailbox:
         self._path = run_dir / f"mail-{os.getpid()}"
         self._secret = secret
         self._open: dict[str, Connection] = {}
+        self._nonces: dict[Connection, str] = {}
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 1_000
         self._socket.maxmsgsize = DATA_MAX
@@ -93,20 +94,27 @@ class Mailbox:
         _OWN[self.address] = self
 
     def issue(self, connection: "Connection") -> str:
-        """Return a token for connection, valid until its end.
+        """Return the token of connection, valid until its end.
 
         Raises RuntimeError at TOKENS_MAX.
         """
+        nonce = self._nonces.get(connection)
+        if nonce is None:
+            nonce = self._open_to(connection)
+        ident = connection.server.send_ident.decode()
+        return Token(self.address, ident, connection.conn_id, nonce).build(self._secret)
+
+    def _open_to(self, connection: "Connection") -> str:
         if len(self._open) >= TOKENS_MAX:
             raise RuntimeError(f"{TOKENS_MAX} connections have a token already")
         nonce = secrets.token_hex(8)
         self._open[nonce] = connection
-        connection.call_when_gone(lambda: self._void(nonce))
-        ident = connection.server.send_ident.decode()
-        return Token(self.address, ident, connection.conn_id, nonce).build(self._secret)
+        self._nonces[connection] = nonce
+        connection.call_when_gone(lambda: self._void(connection))
+        return nonce
 
-    def _void(self, nonce: str) -> None:
-        self._open.pop(nonce, None)
+    def _void(self, connection: "Connection") -> None:
+        self._open.pop(self._nonces.pop(connection), None)
 
     def find(self, token: Token) -> "Connection | None":
         """Return the connection that a token stands for; None if it is gone or the token is not ours."""

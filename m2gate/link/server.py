@@ -47,7 +47,6 @@ PACE_BYTES: Final = 65_536
 LINGER_S: Final = 2.0  # an unread upload is swallowed so long, so that the client sees the answer
 CLOSED_REMEMBERED_S: Final = 30.0  # messages that were under way when we closed arrive within this
 CLOSED_REMEMBERED_MAX: Final = 100_000
-GOING_AWAY: Final = 1001  # close code of a service that stops
 IDLE_FORGET_S: Final = 300.0  # Mongrel2 itself closes an idle connection after about 130 s
 _BODYLESS: Final = (b"GET", b"HEAD")  # a tuple: a repeated METHOD is a list, which has no hash
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
@@ -348,7 +347,7 @@ class Server:
                 continue  # its next request may be here already, unread
             exchange.close_after = True
             if isinstance(exchange, WebSocketExchange):
-                exchange.close(GOING_AWAY, "the service is stopping")
+                exchange.go_away()
             elif exchange.is_endless:
                 exchange.end_producer()
 
@@ -356,7 +355,7 @@ class Server:
         """Close whatever is still open: the time to drain is over."""
         for connection in tuple(self.connections.values()):
             if isinstance(connection.current, WebSocketExchange):
-                connection.current.close(GOING_AWAY, "the service is stopping")
+                connection.current.go_away()
             connection.close()
 
     # -- time -----------------------------------------------------------------------------------
@@ -389,7 +388,8 @@ class Server:
                     connection.idle_since_s = self.now_s
                     used.append(connection.conn_id)
                 else:
-                    del self.connections[connection.conn_id]
+                    connection.lose()
+                    self._closed.pop(connection.conn_id, None)  # should it live, its next request counts
             elif current.upload is not None and current.upload.is_stalled(self.now_s - self.settings.body_timeout_s):
                 connection.abort()
             else:

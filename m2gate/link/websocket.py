@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from m2gate.link.connection import Connection
 
 MESSAGE_MAX: Final = 4 << 20  # bytes of one message; the App may say otherwise
+GOING_AWAY: Final = 1001  # close code of a service that stops
 CLOSE_WAIT_S: Final = 5.0  # for the peer's close frame after ours; then the connection is closed
 
 
@@ -66,8 +67,11 @@ class WebSocketExchange(Exchange):
         self.state = STARTED
         self.status = 101
         early, self._early = self._early, []
+        self._inbox_bytes = 0
         for frame in early:
             self.feed(frame)
+        if self.connection.server.is_draining:
+            self.go_away()
 
     def receive(self, timeout_s: float | None = None) -> str | bytes:
         """Return the next message: str for text, bytes for binary. Blocks the greenlet.
@@ -126,6 +130,11 @@ class WebSocketExchange(Exchange):
         else:
             self.connection.server.expect_close(self.connection, CLOSE_WAIT_S)
 
+    def go_away(self) -> None:
+        """Close because the service stops; before the 101, which brings it about, do nothing."""
+        if self.accepted:
+            self.close(GOING_AWAY, "the service is stopping")
+
     def end(self) -> None:
         """The handler has returned: nothing is received any more, the close handshake goes on."""
         if self.state != FINISHED:
@@ -140,9 +149,7 @@ class WebSocketExchange(Exchange):
     def feed(self, head: Request) -> None:
         """File one frame that came from the server; what breaks a rule closes the WebSocket."""
         if not self.accepted and not self.close_sent and self.state != FINISHED:
-            self._early.append(head)
-            if len(self._early) > self.connection.server.inbox_messages:
-                self.connection.abort()
+            self._wait_for_accept(head)
             return
         try:
             opcode = codec.parse_flags(head.headers.get(b"FLAGS", b""))
@@ -156,6 +163,15 @@ class WebSocketExchange(Exchange):
                 self._file(codec.check_message(opcode, payload, self.max_message))
         except codec.Violation as error:
             self.fail(error.close_code, error.rule)
+
+    def _wait_for_accept(self, head: Request) -> None:
+        # A client that does not wait for the 101 has the same bounds; there is no close frame yet.
+        server = self.connection.server
+        if len(self._early) >= server.inbox_messages or self._inbox_bytes >= server.inbox_bytes:
+            self.connection.abort()
+            return
+        self._early.append(head)
+        self._inbox_bytes += len(head.body)
 
     def _file(self, message: str | bytes) -> None:
         if self.close_sent or self.close_code or self.state == FINISHED:
