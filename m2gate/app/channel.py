@@ -108,7 +108,7 @@ class Channel:
 
         Use the result with ``with``, or call its leave(), or neither: it ends with the connection.
         Joining twice changes nothing. A WebSocket's handshake is completed by it.
-        Raises ConnectionGone if the client has left, TypeError for anything else.
+        Raises ConnectionGone if the client has left or either side has closed, TypeError for anything else.
         """
         if isinstance(subscriber, Fed):
             return subscriber.join(self.name, self._broadcast)
@@ -116,6 +116,8 @@ class Channel:
             raise TypeError(f"{subscriber!r} cannot join a channel: a WebSocket, an EventStream or a Hold can")
         broadcast = self._broadcast
         subscriber.accept()
+        if not subscriber.connected:  # nothing may follow a close frame
+            raise subscriber.exchange.connection.error()
         joined = broadcast.join(self.name, subscriber.exchange.connection, WEBSOCKET)
         return Membership(lambda: broadcast.leave(joined))
 

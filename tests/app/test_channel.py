@@ -494,3 +494,20 @@ def test_a_refused_handshake_joins_nothing(app: App, client: TestClient) -> None
     with pytest.raises(HTTPError):
         client.websocket("/refused")
     assert subscribers(app, "c") == 0
+
+
+def test_a_socket_that_is_closing_joins_no_channel(app: App, client: TestClient) -> None:
+    outcomes: list[object] = []
+
+    @app.websocket("/closed")
+    def closed(ws: WebSocket) -> None:
+        ws.close()
+        try:
+            app.channel("late").join(ws)
+        except ConnectionGone as error:
+            outcomes.append(error)
+
+    with client.websocket("/closed") as ws, pytest.raises(ConnectionGone):
+        ws.receive()
+    wait(lambda: outcomes, "the handler's end")
+    assert subscribers(app, "late") == 0
