@@ -83,6 +83,7 @@ class DirectLink:
         prober.stop()
         self._pool.detach(source)
         server.close()
+        outbox.release()
         sockets.close(deliver=self._is_stopping)
         self.server = None
         if not self._is_stopping:
