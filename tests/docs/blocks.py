@@ -24,6 +24,7 @@ FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME: Final = re.compile(r"`([\w/]+\.(?:py|html))`")
 SERVER: Final = re.compile(r"(m2gate|scripts/)\s*run\b")
 START_S: Final = 120.0  # scripts/run may have an environment to make first
+FREE_S: Final = 60.0  # for a server on the address of the pages to end
 COMMAND_S: Final = 60.0
 RELOAD_S: Final = 20.0
 
@@ -94,7 +95,11 @@ class Session:
         self.environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
     def __enter__(self) -> "Session":
-        assert not listens(), f"{ADDRESS[0]}:{ADDRESS[1]} is in use; the pages need it"
+        # Somebody else's may end soon: nothing else on these pages tolerates another port.
+        deadline = time.monotonic() + FREE_S
+        while listens():
+            assert time.monotonic() < deadline, f"{ADDRESS[0]}:{ADDRESS[1]} is in use; the pages need it"
+            time.sleep(0.2)
         return self
 
     def __exit__(
