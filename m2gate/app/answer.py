@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 ANSWERED: Final = object()  # in place of a handler's value: the answer is sent already
 # Whatever a handler raises, and what leaks out of its own timeouts and kills.
 FAILURES: Final = (Exception, Timeout, SystemExit, GreenletExit)
+# Error handlers for these take what nobody thought of, so it is logged; other classes are expected.
+UNFORESEEN: Final = (500, Exception, BaseException)
+ErrorHandler = Callable[[Request, Any], Any]
 
 
 def handle(app: "App", exchange: Exchange) -> None:
@@ -128,21 +131,21 @@ def call_error_handler(app: "App", request: Request, error: BaseException) -> An
         raise error
     chain = (request.app, *request.apps)
     own = chain[: chain.index(app) + 1]
-    handler = next((found for one in reversed(own) if (found := find_error_handler(one, error)) is not None), None)
-    if not isinstance(error, HTTPError):
+    found = next((found for one in reversed(own) if (found := find_error_handler(one, error)) is not None), None)
+    if not isinstance(error, HTTPError) and (found is None or found[0] in UNFORESEEN):
         log_failure(request, error)
-    return error_page(request, error) if handler is None else handler(request, error)
+    return error_page(request, error) if found is None else found[1](request, error)
 
 
-def find_error_handler(app: "App", error: BaseException) -> Callable[[Request, Any], Any] | None:
-    """Return the App's handler for an error: the nearest class first; a status is nearer than HTTPError."""
+def find_error_handler(app: "App", error: BaseException) -> tuple[int | type[BaseException], ErrorHandler] | None:
+    """Return what the App handles an error as, and how: the nearest class first; a status is nearer than HTTPError."""
     handlers = app.error_handlers
-    for kind in type(error).__mro__:
-        if kind is HTTPError and isinstance(error, HTTPError) and error.status in handlers:
-            return handlers[error.status]
-        if kind in handlers:
-            return handlers[kind]
-    return None if isinstance(error, HTTPError) else handlers.get(500)
+    kinds: list[int | type[BaseException]] = list(type(error).__mro__)
+    if isinstance(error, HTTPError):
+        kinds.insert(kinds.index(HTTPError), error.status)
+    else:
+        kinds.append(500)
+    return next(((kind, handlers[kind]) for kind in kinds if kind in handlers), None)
 
 
 def error_page(request: Request, error: BaseException) -> Response:

@@ -179,6 +179,8 @@ class App:
         """Register the decorated handler ``(request, exception)`` for a status or an exception class.
 
         The nearest class counts, a status more than HTTPError itself; 500 takes what no class does.
+        Of an exception with a handler of its own class no traceback is logged; 500, Exception and
+        BaseException are for what nobody expects, and it is.
         Raises ValueError for a status that is no error, TypeError for anything else.
         """
         if isinstance(kind, int):

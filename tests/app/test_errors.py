@@ -51,6 +51,18 @@ def test_an_exception_is_500_with_a_request_id_that_the_log_has(app: App, caplog
     assert record.exc_info[0] is KeyError
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_logged"), [(KeyError, False), (LookupError, False), (Exception, True), (500, True), (404, True)]
+)
+def test_what_an_error_handler_expects_is_not_logged(
+    app: App, kind: int | type[BaseException], is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.error(kind)(lambda request, error: ("handled", 400))
+    with TestClient(app) as client:
+        client.get("/broken")
+    assert ["handler failed" in record.getMessage() for record in caplog.records] == [True] * is_logged
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), gevent.Timeout(), gevent.GreenletExit()], ids=repr)
 def test_exceptions_of_other_kinds_are_500(error: BaseException) -> None:
     def fail() -> None:
