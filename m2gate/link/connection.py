@@ -196,6 +196,11 @@ class Connection(Outflow):
         if self.on_room is not None and not self.units:
             self.on_room()
 
+    @property
+    def is_awaited(self) -> bool:
+        """True while bytes are queued or a greenlet waits for credits."""
+        return bool(self.units) or (self.turnstile is not None and self.turnstile.is_used)
+
     def _wait(self) -> None:
         if self.turnstile is None:
             self.turnstile = Turnstile(self.server)

@@ -24,6 +24,11 @@ class Turnstile:
         self._server = server
         self._waiters: list[Waiter[bool]] = []
 
+    @property
+    def is_used(self) -> bool:
+        """True while somebody waits."""
+        return bool(self._waiters)
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Blocks the greenlet until the next turn; False if timeout_s seconds passed first."""
         hub = get_hub()

@@ -3,8 +3,9 @@
 import gevent
 import pytest
 
-from m2gate.link.probe import Prober
-from tests.link.fakes import FakeMongrel2, settle
+from m2gate.errors import ConnectionGone
+from m2gate.link.probe import READ_TIMEOUT_S, Prober
+from tests.link.fakes import FakeMongrel2, in_greenlet, settle
 
 WINDOW = 102_400
 
@@ -62,3 +63,54 @@ def test_a_prober_asks_by_itself_until_it_is_stopped(far: FakeMongrel2, monkeypa
     gevent.sleep(0.05)
     settle()
     assert probes(far) == []
+
+
+def pass_time(far: FakeMongrel2, prober: Prober, seconds: float) -> None:
+    for _ in range(int(seconds)):
+        far.clock.move(1)
+        prober.probe()
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_a_client_that_never_reads_frees_its_handler(far: FakeMongrel2, is_streamed: bool) -> None:
+    prober = Prober(far.server)
+    exchange = far.opened(1)
+
+    def stream() -> None:
+        exchange.start(200, (), None)
+        while True:
+            exchange.advance(lambda: exchange.write(b"x" * 1000))
+
+    handler = in_greenlet(stream if is_streamed else lambda: exchange.respond(200, (), b"x" * WINDOW * 2))
+    pass_time(far, prober, READ_TIMEOUT_S)
+    assert far.controls(b"cancel") == []
+    pass_time(far, prober, 2)
+    assert far.controls(b"cancel") == [([1], True)]
+    settle()
+    assert handler.dead
+    assert handler.exception is None or isinstance(handler.exception, ConnectionGone)
+
+
+def test_a_client_that_reads_slowly_stays(far: FakeMongrel2) -> None:
+    prober = Prober(far.server)
+    exchange = far.opened(1)
+
+    def stream() -> None:
+        exchange.start(200, (), None)
+        for _ in range(1000):
+            exchange.advance(lambda: exchange.write(b"x" * 1000))
+
+    in_greenlet(stream)
+    for _ in range(5):  # its window is full again each time that anybody looks
+        pass_time(far, prober, READ_TIMEOUT_S - 1)
+        far.pay_next(1)
+        settle()
+    assert not exchange.gone
+
+
+def test_a_client_for_whom_nothing_waits_stays(far: FakeMongrel2) -> None:
+    prober = Prober(far.server)
+    far.opened(1)
+    far.connection(1).post(b"x")
+    pass_time(far, prober, READ_TIMEOUT_S * 2)
+    assert not far.connection(1).gone
