@@ -8,5 +8,9 @@ options = parse(sys.argv[1:])
 
 # Only now: --help has to work before anything is installed.
 from bench.comparisons import main  # noqa: E402
+from bench.process import BenchError  # noqa: E402
 
-main(options)
+try:
+    main(options)
+except BenchError as error:
+    sys.exit(f"bench: {error}")
