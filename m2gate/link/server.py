@@ -351,9 +351,11 @@ class Server:
             elif exchange.is_endless:
                 exchange.end_producer()
 
-    def end_sessions(self) -> None:
-        """Close whatever is still open: the time to drain is over."""
+    def end_sessions(self, *, and_idle: bool = True) -> None:
+        """Close whatever is still open, as the time to drain is over; and_idle: also what nobody uses."""
         for connection in tuple(self.connections.values()):
+            if connection.current is None and not and_idle:
+                continue  # Mongrel2 may be sending a file of its own there
             if isinstance(connection.current, WebSocketExchange):
                 connection.current.go_away()
             connection.close()

@@ -20,20 +20,28 @@ def close_orphans(server: Server, control_spec: str, is_behind: Callable[[], boo
     """Close the connections of Mongrel2 that this worker hears nothing of. Blocks the greenlet.
 
     A request that a dead worker had received is lost, and its client would wait until Mongrel2's
-    limits end it, after two minutes. An idle client has to connect again.
+    limits end it, after two minutes. An idle client has to connect again; but one to which Mongrel2
+    is sending a file of its own has not been heard of either, and gets the rest of it.
 
     server:    just connected; its connections are those that sent something since.
     is_behind: tells that messages are still queued, so that silence means nothing yet.
     """
     try:
-        found = [one.conn_id for one in ControlPort(control_spec, CONTROL_TIMEOUT_S).status_net() if one.conn_id >= 0]
+        found = _written(control_spec)
+        gevent.sleep(GRACE_S)
+        while is_behind():
+            gevent.sleep(GRACE_S)
+        now = _written(control_spec)
     except M2GateError as error:
         logger.warning("connections of a former worker stay open send_ident=%s error=%s", server.send_ident, error)
         return
-    gevent.sleep(GRACE_S)
-    while is_behind():
-        gevent.sleep(GRACE_S)
-    orphans = [conn_id for conn_id in found if conn_id not in server.connections]
+    orphans = [one for one, written in now.items() if found.get(one) == written and one not in server.connections]
     if orphans and not server.is_closed:
         server.send_control(orphans, cancel=True)
         logger.info("closed connections of a former worker count=%d", len(orphans))
+
+
+def _written(control_spec: str) -> dict[int, int]:
+    """Return the bytes that each connection was sent so far. Blocks the greenlet; raises M2GateError."""
+    connections = ControlPort(control_spec, CONTROL_TIMEOUT_S).status_net()
+    return {one.conn_id: one.bytes_written for one in connections if one.conn_id >= 0}

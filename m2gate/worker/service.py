@@ -160,7 +160,7 @@ class Worker:
                     server.is_refusing = True
             quiet_s = quiet_s + DRAIN_POLL_S if self._pool.busy == 0 else 0.0
         for server in self._servers():
-            server.end_sessions()
+            server.end_sessions(and_idle=not self._has_successor)
 
     def _unfinished(self) -> list[Exchange]:
         connections = [one for server in self._servers() for one in server.connections.values()]

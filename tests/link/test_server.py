@@ -160,3 +160,13 @@ def test_draining_makes_each_answer_the_last(far: FakeMongrel2) -> None:
     for conn_id in (1, 2):
         assert b"Connection: close" in far.taken(conn_id)
         assert far.closed(conn_id) == 1
+
+
+def test_the_end_of_a_drain_may_leave_alone_what_nobody_uses() -> None:
+    far = FakeMongrel2()
+    far.opened(1).respond(200, (), b"")
+    far.opened(2)
+    far.server.end_sessions(and_idle=False)
+    assert (far.closed(1), far.closed(2)) == (0, 1)
+    far.server.end_sessions()
+    assert (far.closed(1), far.closed(2)) == (1, 1)

@@ -19,18 +19,20 @@ HEADERS = [b"id", b"fd", b"type", b"last_ping", b"last_read", b"last_write", b"b
 
 @pytest.fixture
 def control_port(tmp_path: Path) -> Iterator[str]:
-    """A control port that lists the connections -1, 3, 4 and 5."""
+    """A control port that lists the connections -1, 3, 4, 5 and 6; the last is being sent something."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     spec = f"ipc://{tmp_path}/c"
     rep = context.socket(zmq.REP)
     rep.bind(spec)
-    rows = [[conn_id, 9, 1, 0, 0, 0, 10, 0] for conn_id in (-1, 3, 4, 5)]
 
     def answer() -> None:
         with rep:
-            if rep.poll(5_000):
-                rep.recv()
-                rep.send(tnetstring.dumps({b"headers": HEADERS, b"rows": rows}))
+            for turn in range(2):
+                if rep.poll(5_000):
+                    rep.recv()
+                    written = {6: 1000 * turn}
+                    rows = [[one, 9, 1, 0, 0, 0, 10, written.get(one, 7)] for one in (-1, 3, 4, 5, 6)]
+                    rep.send(tnetstring.dumps({b"headers": HEADERS, b"rows": rows}))
 
     thread = threading.Thread(target=answer)
     thread.start()
