@@ -9,6 +9,7 @@ import gevent
 from m2gate.errors import M2GateError
 from m2gate.link.control import ControlPort
 from m2gate.link.server import Server
+from m2gate.wire.mongrel2 import TARGETS_MAX, build_reply, split_ids
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ def close_orphans(server: Server, control_spec: str, is_behind: Callable[[], boo
         return
     orphans = [one for one, written in now.items() if found.get(one) == written and one not in server.connections]
     if orphans and not server.is_closed:
-        server.send_control(orphans, cancel=True)
+        # No cancel: after one, a client that connects in the same moment may never be read from.
+        for some in split_ids(orphans, TARGETS_MAX):
+            server.send(build_reply(server.send_ident, some, b""))
         logger.info("closed connections of a former worker count=%d", len(orphans))
 
 

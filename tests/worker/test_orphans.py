@@ -47,7 +47,7 @@ def run(spec: str, is_behind: Callable[[], bool] = lambda: False, is_closed: boo
         send_ident=b"a",
         connections={4: None},
         is_closed=is_closed,
-        send_control=lambda ids, **entries: sent.append((ids, entries)),
+        send=sent.append,
     )
     close_orphans(cast("Server", server), spec, is_behind)
     return sent
@@ -59,7 +59,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_what_is_unknown_and_has_asked_something_is_closed(control_port: str) -> None:
-    assert run(control_port) == [([3, 5], {"cancel": True})]
+    assert run(control_port) == [b"a 3:3 5, "]
 
 
 def test_nothing_is_sent_to_a_server_that_is_gone(control_port: str) -> None:
@@ -68,7 +68,7 @@ def test_nothing_is_sent_to_a_server_that_is_gone(control_port: str) -> None:
 
 def test_it_waits_while_messages_are_queued(control_port: str) -> None:
     behind = iter([True, True, False])
-    assert run(control_port, lambda: next(behind)) == [([3, 5], {"cancel": True})]
+    assert run(control_port, lambda: next(behind)) == [b"a 3:3 5, "]
     assert list(behind) == []
 
 
