@@ -1,5 +1,6 @@
 """Stopping, reloading and dying: what ``m2gate run`` does about its processes."""
 
+import http.client
 import os
 import signal
 import socket
@@ -171,3 +172,25 @@ def test_nothing_outlives_a_killed_parent_and_the_next_start_cleans_up(app: Path
             assert get(second) == "one"
             second.stop()
         assert os.listdir(run.runtime) == []
+
+
+def test_a_hangup_cuts_no_file_that_mongrel2_sends(app: Path, tmp_path: Path) -> None:
+    size = 60_000_000
+    files = tmp_path / "files"
+    files.mkdir()
+    with (files / "big.bin").open("wb") as file:
+        file.truncate(size)
+    with m2gate_run(app, "--static", f"/files={files}") as run:
+        client = http.client.HTTPConnection("127.0.0.1", run.port, timeout=20)
+        client.request("GET", "/pid")  # from now on the worker knows this connection
+        first = client.getresponse().read()
+        client.request("GET", "/files/big.bin")
+        response = client.getresponse()
+        run.process.send_signal(signal.SIGHUP)
+        got = 0
+        while piece := response.read(500_000):  # at most 10 MB/s: slower than the change of workers
+            got += len(piece)
+            time.sleep(0.05)
+        assert got == size
+        assert get(run, "/pid").encode() != first
+        client.close()
