@@ -6,8 +6,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Final
 
 import m2gate
@@ -16,6 +17,20 @@ from m2gate.errors import ConfigError
 
 DEFAULT_NAME: Final = "app"
 _PACKAGE: Final = f"{Path(m2gate.__file__).parent}{os.sep}"  # its checks raise where the mistake is not
+
+
+class FreshSource(SourceFileLoader):
+    """Compiles a file whenever it is loaded.
+
+    Cached bytecode counts as current while the file has the size and the second of before: a file
+    that is changed twice within a second would be loaded as it was after the first change.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the code of the file as it is now."""
+        filename = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(filename), filename)
+        return code
 
 
 def import_file(path: Path, target: str) -> ModuleType:
@@ -32,13 +47,14 @@ def import_file(path: Path, target: str) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
+    loader = FreshSource(path.stem, os.path.abspath(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
+    if spec is None or path.suffix != ".py":
         raise ConfigError("TARGET", target, "is no Python file", "its name ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     with user_errors(target):
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     return module
 
 
