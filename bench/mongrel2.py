@@ -27,6 +27,6 @@ def mongrel2(place: Path) -> Iterator[RunningServer]:
     database = write_configuration(wanted.configuration(), place)
     command = [find_program("mongrel2"), str(database), wanted.uuid]
     with program(command, place / "mongrel2.log") as pid:
-        wait_listening(wanted.port, pid)
+        wait_listening(wanted.port, pid, place / "mongrel2.log")
         specs = {"send_spec": handler.send_spec, "recv_spec": handler.recv_spec, "send_ident": handler.send_ident}
         yield RunningServer(pid, wanted.port, specs)

@@ -114,9 +114,10 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
 
 
-def wait_listening(port: int, pid: int) -> None:
+def wait_listening(port: int, pid: int, log: Path) -> None:
     """Wait until a process accepts connections on a port of the loopback interface.
 
+    log: what it printed, for the error.
     Raises BenchError if it does not within START_TIMEOUT_S, or has ended.
     """
     deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -129,4 +130,4 @@ def wait_listening(port: int, pid: int) -> None:
             time.sleep(0.02)
         else:
             return
-    raise BenchError(f"nothing listens on port {port}")
+    raise BenchError(f"nothing listens on port {port}:\n{_tail(log)}")

@@ -43,7 +43,7 @@ def _alone(arguments: str) -> Iterator[Running]:
     port = free_port()
     command = [sys.executable, "-m", *shlex.split(arguments.format(port=port))]
     with folder() as place, program(command, place / "server.log") as pid:
-        wait_listening(port, pid)
+        wait_listening(port, pid, place / "server.log")
         yield port, [pid]
 
 
