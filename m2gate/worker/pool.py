@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TURN_FRAMES: Final = 128  # received before other greenlets, timers and sockets get their turn
+FRAME_SHIFT: Final = 13  # each 8 KiB of a frame counts as one more: a session reads 1 MiB before the next comes
 TURN_PROMOTIONS: Final = 128
 BACKLOG_MAX: Final = 1_000  # requests received while all greenlets are busy
 WAITING_MAX: Final = 10_000  # the same, where handlers wait for what lies behind the requests
@@ -149,7 +150,7 @@ class Pool:
                         ready.popleft()
                         source.is_ready = False
                         continue
-                    self._budget -= 1
+                    self._budget -= 1 + (len(frame) >> FRAME_SHIFT)
                     try:
                         exchange = source.dispatch(frame)
                     except Exception:
