@@ -56,8 +56,9 @@ _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 class LinkSettings:
     """How the connections of a server are treated.
 
-    inbox_messages/inbox_bytes: unread pieces of an upload (then no credits are granted) or
-                                WebSocket messages (then the WebSocket is closed with 1013).
+    inbox_messages: unread pieces of an upload, beyond which pieces are joined (its bytes are bounded
+                    by the credits it was granted), and unread WebSocket messages (closed with 1013).
+    inbox_bytes:    of unread WebSocket messages, likewise.
     keepalive_s:    interval of Mongrel2's keep-alives for connections that are in use.
     body_timeout_s: an upload whose client sends nothing for so long, though it may, is cut.
     max_body:       bytes; a larger body that Mongrel2 stores in a file is refused when it starts.

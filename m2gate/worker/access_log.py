@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 class AccessLog:
     """Writes a line when an exchange ends: never a query, a header value, a body or a token.
 
-    path: "-" for stderr, or a file that is appended to; reopen() after a rotation.
+    path: "-" for stderr, or a file that is appended to; a restart opens it anew. Raises OSError.
     ``lost`` counts the lines that could not be written; the first one is an error in the log.
     """
 
@@ -22,14 +22,8 @@ class AccessLog:
         self._path = path
         self.lost = 0
         self._file: TextIO = sys.stderr
-        self.reopen()
-
-    def reopen(self) -> None:
-        """Open the file again, under its name. Raises OSError."""
-        if self._path != "-":
-            if self._file is not sys.stderr:
-                self._file.close()
-            self._file = open(self._path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - lives as long as the worker
+        if path != "-":
+            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - lives as long as the worker
 
     def begin(self, exchange: Exchange) -> None:
         """Note that the exchange's handler starts now; its line is written at its end."""
