@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from m2gate.app.answer import handle
 from m2gate.app.bounds import DEFAULTS, as_tuple, check_bounds, check_size
-from m2gate.app.broadcast import Broadcast
 from m2gate.app.channel import Channel
 from m2gate.app.request import Request
 from m2gate.app.response import Response
@@ -16,6 +15,7 @@ from m2gate.app.tokens import Connection
 from m2gate.app.wsgi import WSGIMount
 from m2gate.errors import ConfigError
 from m2gate.hub.policy import Rule
+from m2gate.link.broadcast import Broadcast
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
 

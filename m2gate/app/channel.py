@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from m2gate.app.broadcast import Broadcast, Held
 from m2gate.app.convert import encode_json
 from m2gate.app.websocket import WebSocket
 from m2gate.hub.form import WEBSOCKET
 from m2gate.hub.item import NO_FORMATS, Fields, Formats, Item, ResponseFormat
 from m2gate.hub.policy import LIMIT_BYTES, Policy, Rule
+from m2gate.link.broadcast import Broadcast, Held
 from m2gate.wire import http, sse
 
 Data = str | bytes | dict[str, Any] | list[Any]

@@ -6,11 +6,11 @@ from typing import Final
 
 from gevent import GreenletExit
 
-from m2gate.app.broadcast import Broadcast
 from m2gate.app.channel import Channel, Data, Fed, build_content
 from m2gate.errors import ConnectionGone
 from m2gate.hub.form import StreamForm
 from m2gate.hub.item import Fields
+from m2gate.link.broadcast import Broadcast
 from m2gate.link.exchange import Exchange
 from m2gate.wire import http, sse
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from m2gate.app.broadcast import Broadcast
 from m2gate.app.channel import TEXT_TYPE, Channel, Data, Fed, build_content, parse_fields
 from m2gate.app.events import PING, PING_S, STREAM_FIELDS
 from m2gate.errors import ConnectionGone
 from m2gate.hub.form import ResponseForm, StreamForm
 from m2gate.hub.item import Fields, ResponseFormat
+from m2gate.link.broadcast import Broadcast
 from m2gate.link.exchange import Exchange
 from m2gate.wire import http
 

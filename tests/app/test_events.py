@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from m2gate import App, Event, EventStream, Request, TestClient
-from m2gate.app.broadcast import Broadcast
+from m2gate.link.broadcast import Broadcast
 
 
 class FakeClock:

@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from m2gate import App, Hold, Request, Response, TestClient
-from m2gate.app.broadcast import Broadcast
+from m2gate.link.broadcast import Broadcast
 from tests.app.test_events import FakeClock, pass_time
 
 
