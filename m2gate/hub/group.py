@@ -129,10 +129,11 @@ class Group:
 class Channel:
     """One channel that has subscribers: ``subscribers`` by outlet, ``groups`` by server and form.
 
-    ``lagging`` counts the subscribers that lag, ``stalled`` those among them that are given up.
+    ``lagging`` counts the subscribers that lag, ``stalled`` those among them that are given up;
+    ``published`` the items since the first subscriber came.
     """
 
-    __slots__ = ("groups", "lagging", "name", "policy", "stalled", "subscribers")
+    __slots__ = ("groups", "lagging", "name", "policy", "published", "stalled", "subscribers")
 
     def __init__(self, name: str, policy: Policy) -> None:
         self.name = name
@@ -141,6 +142,7 @@ class Channel:
         self.subscribers: dict[Outlet, Subscriber] = {}
         self.lagging = 0
         self.stalled = 0
+        self.published = 0
 
     def group(self, server: Server, form: Form) -> Group:
         """Return the group of this server and form, made if it is the first to ask."""
@@ -148,6 +150,10 @@ class Channel:
         if group is None:
             group = self.groups[server, form] = Group(server, form)
         return group
+
+    def queued_bytes(self) -> int:
+        """Return the bytes that wait for credits of subscribers that lag."""
+        return sum(one.backlog_bytes for group in self.groups.values() for one in group.lagging.values())
 
     def is_crowded(self) -> bool:
         """Tell whether more than half of the subscribers that are not stalled lag."""

@@ -7,6 +7,7 @@ the publishes; a subscriber misses an item only where a counter says so (``stats
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from heapq import nlargest
 from typing import Final
 
 from m2gate.hub.form import Form
@@ -101,17 +102,31 @@ class Hub:
                 self._drops[GONE] += waiting
             self._remove(subscriber)
 
-    def stats(self) -> Stats:
-        """Return the counters since the start, and the channels that have subscribers now."""
-        channels = {
-            name: ChannelStats(
-                subscribers=len(channel.subscribers),
-                lagging=channel.lagging,
-                queued_bytes=sum(one.backlog_bytes for one in channel.subscribers.values()),
-            )
-            for name, channel in self._channels.items()
-        }
-        return Stats(published=self._published, matched=self._matched, drops=dict(self._drops), channels=channels)
+    def stats(self, most: int | None = None) -> Stats:
+        """Return the counters since the start, and the channels that have subscribers now.
+
+        most: so many channels, those with the most subscribers; all of them if None.
+        """
+        channels = self._channels.values()
+        named = nlargest(len(channels) if most is None else most, channels, key=lambda one: len(one.subscribers))
+        return Stats(
+            published=self._published,
+            matched=self._matched,
+            drops=dict(self._drops),
+            channels={
+                one.name: ChannelStats(
+                    subscribers=len(one.subscribers),
+                    lagging=one.lagging,
+                    queued_bytes=one.queued_bytes(),
+                    published=one.published,
+                )
+                for one in named
+            },
+            channels_total=len(channels),
+            subscribers_total=sum(len(one.subscribers) for one in channels),
+            lagging_total=sum(one.lagging for one in channels),
+            queued_bytes_total=sum(one.queued_bytes() for one in channels if one.lagging),
+        )
 
     def _is_subscribed(self, subscriber: Subscriber) -> bool:
         return self._subscribers.get(subscriber.outlet, {}).get(subscriber.channel.name) is subscriber
@@ -143,6 +158,7 @@ class Hub:
         channel = self._channels.get(item.channel)
         if channel is None:
             return NOBODY
+        channel.published += 1
         encoded: dict[Form, bytes | None] = {}
         for _, form in channel.groups:
             if form not in encoded:

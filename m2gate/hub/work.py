@@ -25,21 +25,32 @@ NOBODY: Final = Receipt(0, 0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStats:
-    """One channel now: its subscribers, those of them that lag, and what waits for these."""
+    """One channel now: its subscribers, those of them that lag, and what waits for these.
+
+    published: items since the first subscriber came.
+    """
 
     subscribers: int
     lagging: int
     queued_bytes: int
+    published: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Items published, how many subscribers they matched, and deliveries dropped by reason."""
+    """Items published, how many subscribers they matched, and deliveries dropped by reason.
+
+    channels: those with the most subscribers first, as many as were asked for; the totals are of all.
+    """
 
     published: int
     matched: int
     drops: dict[str, int]
     channels: dict[str, ChannelStats]
+    channels_total: int
+    subscribers_total: int
+    lagging_total: int
+    queued_bytes_total: int
 
 
 @dataclass(slots=True)

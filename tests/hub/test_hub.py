@@ -611,6 +611,12 @@ def test_stats(owner: Owner, server: FakeServer) -> None:
     assert stats.channels["c"].queued_bytes == 20
     assert stats.channels["d"].subscribers == 3
     assert "nobody" not in stats.channels
+    assert [one.published for one in stats.channels.values()] == [0, 2]  # the most subscribers first
+    totals = (stats.channels_total, stats.subscribers_total, stats.lagging_total, stats.queued_bytes_total)
+    assert totals == (2, 5, 2, 20)
+    few = owner.hub.stats(1)
+    assert list(few.channels) == ["d"]
+    assert (few.channels_total, few.subscribers_total) == (2, 5)
 
 
 def test_hub_keeps_time_only_as_told() -> None:
