@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from m2gate.gateway.linked import LinkedServer
-    from m2gate.gateway.workers import AttachedWorker
 
 Opening = tuple[int, bytes]  # the number of the frame that opened an exchange, and that frame
 
@@ -23,17 +22,56 @@ class Held(Protocol):
         """Close the connection at once, as its client breaks a rule."""
 
 
+class Owner(Protocol):
+    """Who answers the requests of a session, such as an attached worker; whatever is ended by it is reported.
+
+    ``is_leaving``  takes no further request.
+    ``outstanding`` exchanges that are open there, over all sessions.
+    ``in_flight``   bytes of frames that it has not read yet.
+    ``sessions``    that it owns.
+    """
+
+    name: str
+    is_leaving: bool
+    outstanding: int
+    in_flight: int
+    served: int
+    failed: int
+    sessions: "set[Session]"
+
+    def forward(self, frame: bytes) -> int:
+        """Hand over one frame as Mongrel2 sent it; return its number there."""
+
+    def release(self, session: "Session") -> None:
+        """Hear that a session which it may still remember is no longer its own."""
+
+
+class Upstream(Protocol):
+    """A kind of owners: it finds one for a request."""
+
+    def find(self, session: "Session", now_s: float) -> Owner | None:
+        """Return who is to answer the next request of session; None if nobody has room now.
+
+        The session is bound to that owner, and taken from the one that it was bound to.
+        """
+
+    def can_reach(self, server_number: int) -> bool:
+        """Tell whether some owner would take requests of this server, had it room."""
+
+
 class Session:
     """One connection at one Mongrel2.
 
-    ``worker``   owns it: pieces, WebSocket frames, credits and leaves go there. None between owners.
-    ``held``     in place of a worker: the gateway's hub owns it.
-    ``open``     exchanges that the worker has not reported as ended; more than one only behind a
+    ``owner``    pieces, WebSocket frames, credits and leaves go there. None between owners.
+    ``held``     in place of an owner: the gateway's hub has it.
+    ``open``     exchanges that the owner has not reported as ended; more than one only behind a
                  detached one.
     ``waiting``  requests that came while one was open or unwritten; at most PIPELINE_MAX, then the client is cut.
     ``balance``  bytes that were sent to the client since the last owner took over and have not come
-                 back as credits; what the worker sends counts once it has reported the exchange.
-    ``is_queued`` it waits in the gateway's queue for a worker with room.
+                 back as credits; what the owner sends counts once the exchange is reported.
+    ``is_queued`` it waits in the gateway's queue for an owner with room.
+    ``is_pieces_done`` the last piece of the newest request's body has come.
+    ``gone``     the client has left; kept until what is open has ended.
     """
 
     __slots__ = (
@@ -47,16 +85,16 @@ class Session:
         "is_queued",
         "is_websocket",
         "open",
+        "owner",
         "server",
         "unsettled_since_s",
         "waiting",
-        "worker",
     )
 
     def __init__(self, server: "LinkedServer", conn_id: int, now_s: float) -> None:
         self.server = server
         self.conn_id = conn_id
-        self.worker: AttachedWorker | None = None
+        self.owner: Owner | None = None
         self.held: Held | None = None
         self.open: list[Opening] = []
         self.waiting: deque[bytes] | None = None
@@ -70,5 +108,5 @@ class Session:
         self.gone = False
 
     def __repr__(self) -> str:
-        owner = "hub" if self.held is not None else self.worker.name if self.worker is not None else "nobody"
+        owner = "hub" if self.held is not None else self.owner.name if self.owner is not None else "nobody"
         return f"<Session {self.server.send_ident.decode()}/{self.conn_id} owner={owner} open={len(self.open)}>"

@@ -1,0 +1,434 @@
+"""Where each message of Mongrel2 goes: to the owner of its session, into the hub, or to wait.
+
+docs/explanation/gateway.md has the rules and their reasons. Invariants:
+
+* one owner writes to a connection at a time; the next request goes out only when nothing is open on
+  the session and all that was sent has been written (``balance``), so any owner may have it;
+* a request is handed to one owner, once; where that dies, the client gets 502 or a close;
+* started = finished + failed + open.
+"""
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Final
+
+from m2gate.errors import WireError
+from m2gate.gateway import counters as reasons
+from m2gate.gateway.admission import Admission
+from m2gate.gateway.counters import Counters
+from m2gate.gateway.linked import LinkedServer
+from m2gate.gateway.refusals import HEAD_BYTES_MAX, Asked, build_refusal
+from m2gate.gateway.sessions import Owner, Session, Upstream
+from m2gate.gateway.swallow import Swallower
+from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED
+from m2gate.wire.mongrel2 import Credits, Leave, Message, Request, find_credits, parse_message
+from m2gate.wire.websocket import CLOSE, build_close, build_frame
+
+logger = logging.getLogger(__name__)
+
+PIPELINE_MAX: Final = 64  # requests a client may send ahead of their answers; then it is cut
+NO_WORKER_S: Final = 10.0  # a request waits so long for a worker where there is none at all
+IN_FLIGHT_MAX: Final = 64 << 20  # bytes of frames that an owner has not read; then its WebSockets are cut
+UNSETTLED_S: Final = 5.0  # without credits for so long, those that are missing are taken for lost
+_LOG_EVERY_S: Final = 1.0
+
+
+class Dispatcher:
+    """The sessions of all servers, and the rules by which they are served.
+
+    upstream:  finds an owner for a request.
+    admission: where requests wait for one.
+    on_refusal: hears of each answer of our own: what was asked, status, request id, reason.
+    on_settled: hears that all which was sent before a hold has been written.
+    """
+
+    def __init__(self, upstream: Upstream, admission: Admission, counters: Counters) -> None:
+        self.upstream = upstream
+        self.admission = admission
+        self.counters = counters
+        self.servers: dict[int, LinkedServer] = {}
+        self.is_refusing = False
+        self.now_s = monotonic()
+        self.on_refusal: Callable[[Asked, int, str, str], None] | None = None
+        self.on_settled: Callable[[Session], None] | None = None
+        self._swallower = Swallower()
+        self._unsettled: set[Session] = set()
+        self._request_prefix = secrets.token_hex(4) + "-"
+        self._next_request_number = count(1).__next__
+        self._rejection_logged_s = 0.0
+
+    # -- servers --------------------------------------------------------------------------------------
+
+    def add(self, server: LinkedServer) -> None:
+        """Take messages of this server from now on."""
+        self.servers[server.number] = server
+
+    def lose(self, server: LinkedServer) -> None:
+        """Forget a server that is gone, with its clients: whatever was open there has failed."""
+        self.servers.pop(server.number, None)
+        for session in list(server.sessions.values()):
+            session.gone = True
+            self._fail_waiting(session, reasons.SERVER_LOST)
+            if session.held is None:  # else the hub ends it
+                self.end_open(session, reasons.SERVER_LOST)
+                self._drop(session)
+        server.link.close()
+
+    # -- messages from Mongrel2 -------------------------------------------------------------------------
+
+    def take(self, server: LinkedServer, frame: bytes) -> None:
+        """Hand on one message. One that breaks a rule is counted and logged, once a second at most, and lost."""
+        # Every message passes through here, twice a request: bytes are looked at, not parsed.
+        server.frames_in += 1
+        found = find_credits(frame)
+        if found is not None:
+            session = server.sessions.get(found[0])
+            if session is not None:
+                self._credit(session, found[1], frame)
+            return
+        start = len(server.prefix)
+        end = frame.find(b" ", start)
+        if not frame.startswith(server.prefix) or end < 0 or frame.startswith(b"@* ", end + 1):
+            self._take_notice(server, frame)
+            return
+        conn_id = frame[start:end]
+        session = server.sessions.get(int(conn_id)) if conn_id.isdigit() and len(conn_id) <= 10 else None
+        if session is None:
+            self._take_first(server, frame)
+            return
+        if session.is_websocket and session.open:
+            if session.owner is not None and session.owner.in_flight > IN_FLIGHT_MAX:
+                self.cut(session, reasons.WORKER_BEHIND)  # nothing slows a WebSocket client down
+            self._forward(session, frame)
+            return
+        head = frame.find(b" ", end + 1) + 1
+        # Mongrel2's own keys take more than 99 bytes in a request; a piece of a body has one or two of them.
+        if frame[head + 2 : head + 3] == b":" or frame[head + 1 : head + 2] == b":":
+            self._take_piece(session, frame, head)
+        else:
+            self._request(session, frame)
+
+    def _take_notice(self, server: LinkedServer, frame: bytes) -> None:
+        message = self._parse(server, frame)
+        session = server.sessions.get(message.conn_id) if message is not None else None
+        if session is None or message is None:
+            return
+        if type(message) is Leave:
+            self._leave(session, frame)
+        elif type(message) is Credits:
+            self._credit(session, message.amount, frame)
+        else:
+            self._request(session, frame)  # a JSON socket's client named its route "@*"
+
+    def _parse(self, server: LinkedServer, frame: bytes) -> Message | None:
+        try:
+            message = parse_message(frame)
+            if message.send_ident != server.send_ident:
+                raise WireError("the message is from another server", 0, frame)
+        except WireError as error:
+            server.rejected += 1
+            self.counters.rejected += 1
+            if self.now_s - self._rejection_logged_s >= _LOG_EVERY_S:
+                self._rejection_logged_s = self.now_s
+                ident = server.send_ident.decode()
+                logger.warning("message rejected send_ident=%s rule=%s rejected=%d", ident, error.rule, server.rejected)
+            return None
+        return message
+
+    def _take_first(self, server: LinkedServer, frame: bytes) -> None:
+        """Open a session, or end what belongs to one that nobody knows."""
+        message = self._parse(server, frame)
+        if type(message) is not Request or self._swallower.take(server, message, self.now_s):
+            return
+        if server.is_closed(message.conn_id):
+            return
+        method = message.headers.get(b"METHOD")
+        if method is None:
+            server.control((message.conn_id,), cancel=True)
+            server.forget(message.conn_id, self.now_s)
+            return
+        if method == b"WEBSOCKET" and b"FLAGS" in message.headers:
+            self._close_websocket(server, message.conn_id)
+            return
+        if b"DOWNLOAD_CREDITS" in message.headers:
+            server.has_credits = True
+        session = server.sessions[message.conn_id] = Session(server, message.conn_id, self.now_s)
+        session.is_websocket = method == b"WEBSOCKET_HANDSHAKE"
+        self._request(session, frame)
+
+    def _close_websocket(self, server: LinkedServer, conn_id: int) -> None:
+        server.reply(conn_id, build_frame(CLOSE, build_close(1012, "the service was restarted")))
+        server.close_connections((conn_id,), self.now_s)
+
+    def _take_piece(self, session: Session, frame: bytes, head: int) -> None:
+        if b"UPLOAD_STREAM_DONE" in frame[head : head + 128]:
+            session.is_pieces_done = True
+        self._forward(session, frame)
+
+    def _credit(self, session: Session, amount: int, frame: bytes) -> None:
+        session.server.has_credits = True
+        held = session.held
+        if held is not None:
+            if session.balance <= 0:
+                held.granted(amount)
+                return
+            session.balance -= amount
+            if session.balance <= 0 and self.on_settled is not None:
+                self.on_settled(session)
+            return
+        session.balance -= amount
+        if session.open:
+            self._forward(session, frame)
+        elif session.waiting and session.balance <= 0:
+            self.next(session)
+        else:
+            session.unsettled_since_s = self.now_s
+
+    def _leave(self, session: Session, frame: bytes) -> None:
+        session.gone = True
+        self._fail_waiting(session, reasons.CLIENT_LEFT)
+        if session.held is not None:
+            session.held.lose()
+            return
+        # What its handler still does for a client that has left is not waited for.
+        self._forward(session, frame)
+        self.end_open(session, reasons.CLIENT_LEFT)
+        self._drop(session)
+
+    def _forward(self, session: Session, frame: bytes) -> None:
+        owner = session.owner
+        if owner is not None:
+            owner.forward(frame)
+
+    # -- requests -----------------------------------------------------------------------------------
+
+    def _request(self, session: Session, frame: bytes) -> None:
+        if session.open and session.server.address.upload_store and b"x-mongrel2-upload-done" in frame:
+            self._forward(session, frame)  # the body of the open request is in its file
+            return
+        self.counters.started += 1
+        session.server.requests += 1
+        session.is_pieces_done = False
+        if self.is_refusing:
+            self.refuse(session, frame, 503, "the service is stopping", reasons.STOPPING)
+        elif session.waiting or not self._may_open(session):
+            self._wait(session, frame)
+        elif session.open:
+            self._start(session, session.owner, frame)
+        else:
+            owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
+            if owner is None:
+                self._wait(session, frame)
+            else:
+                self._start(session, owner, frame)
+
+    def _may_open(self, session: Session) -> bool:
+        """Tell whether the session's next request may go out."""
+        if session.held is not None or session.is_queued:
+            return False
+        if session.open:
+            return session.is_detached
+        # Without flow control nobody knows what has been written; the same owner keeps the order by itself.
+        return session.balance <= 0 or not session.server.has_credits
+
+    def _start(self, session: Session, owner: Owner | None, frame: bytes) -> None:
+        if owner is None:
+            return
+        number = owner.forward(frame)
+        session.open.append((number, frame if len(frame) <= HEAD_BYTES_MAX else frame[:HEAD_BYTES_MAX]))
+        owner.outstanding += 1
+
+    def _wait(self, session: Session, frame: bytes) -> None:
+        waiting = session.waiting
+        if waiting is None:
+            waiting = session.waiting = deque()
+        if len(waiting) >= PIPELINE_MAX:
+            self.counters.failed[reasons.PIPELINE_FULL] += 1
+            self.cut(session, reasons.PIPELINE_FULL)
+            return
+        waiting.append(frame)
+        self.next(session)
+
+    def next(self, session: Session) -> None:
+        """Let the request that waits longest in a session go out, or wait for an owner, if it may."""
+        waiting = session.waiting
+        if not waiting or session.gone:
+            return
+        if not self._may_open(session):
+            if not session.open and session.held is None and not session.is_queued:
+                session.unsettled_since_s = self.now_s
+                self._unsettled.add(session)
+            return
+        self._unsettled.discard(session)
+        if session.open:
+            self._start(session, session.owner, waiting.popleft())
+            return
+        owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
+        if owner is not None:
+            self._start(session, owner, waiting.popleft())
+        elif not self.admission.push(session, len(waiting[0]), self.now_s):
+            self.refuse(session, waiting.popleft(), 503, "too many requests wait", reasons.QUEUE_FULL)
+
+    def serve_queue(self) -> None:
+        """Let those that wait for an owner go out, the oldest first, as far as there is room."""
+        admission = self.admission
+        while first := admission.first():
+            session = first[0]
+            owner = self.upstream.find(session, self.now_s)
+            if owner is None or session.waiting is None:
+                return
+            admission.pop()
+            self._start(session, owner, session.waiting.popleft())
+
+    # -- answers of our own -----------------------------------------------------------------------------
+
+    def refuse(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
+        """Answer a request that no owner was given; it counts as failed for this reason."""
+        self.counters.failed[reason] += 1
+        self.answer(session, frame, status, detail, reason)
+
+    def answer(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
+        """Answer a request in place of an owner; the connection goes on only if the request allows it."""
+        server, asked = session.server, Asked(frame)
+        if asked.method == b"JSON":
+            self.cut(session, reason)
+            return
+        request_id = f"{self._request_prefix}{self._next_request_number():x}"
+        data = build_refusal(asked, status, detail, request_id, retry=status == 503)
+        server.reply(session.conn_id, data)
+        if self.on_refusal is not None:
+            self.on_refusal(asked, status, request_id, reason)
+        if asked.keeps_open:
+            session.balance += len(data)
+            self.next(session)
+            return
+        if not asked.has_pieces or session.is_pieces_done:
+            self.close(session)
+            return
+        self._fail_waiting(session, reasons.CLOSED)
+        self._drop(session)
+        self._swallower.begin(server, session.conn_id, self.now_s)
+
+    def close(self, session: Session) -> None:
+        """Close a connection on which nothing is open, once what was sent is written."""
+        self._fail_waiting(session, reasons.CLOSED)
+        self._drop(session)
+        session.server.close_connections((session.conn_id,), self.now_s)
+
+    def cut(self, session: Session, reason: str) -> None:
+        """Close a connection at once, as its client breaks a rule or nobody can answer it."""
+        if session.held is not None:
+            session.held.cut()
+        owner = session.owner
+        self.end_open(session, reason)
+        self._fail_waiting(session, reason)
+        self._drop(session)
+        if owner is not None:
+            owner.release(session)
+        session.server.control((session.conn_id,), cancel=True)
+        session.server.forget(session.conn_id, self.now_s)
+
+    # -- exchanges that end -------------------------------------------------------------------------------
+
+    def ended(self, owner: Owner, server_number: int, conn_id: int, what: int, sent: int) -> None:
+        """Take one record of an owner's report."""
+        server = self.servers.get(server_number)
+        session = server.sessions.get(conn_id) if server is not None else None
+        if session is None or session.owner is not owner:
+            return  # its client has left meanwhile, or its Mongrel2
+        if what == EXCHANGE_DETACHED:
+            session.is_detached = True
+            self.next(session)
+            return
+        if what == CONNECTION_CLOSED:
+            self.end_open(session, None)
+            self._fail_waiting(session, reasons.CLOSED)
+            self._drop(session)
+            session.server.forget(conn_id, self.now_s)
+            return
+        if not session.open:
+            return
+        _, frame = session.open.pop(0)
+        owner.outstanding -= 1
+        owner.served += 1
+        self.counters.finished += 1
+        session.is_detached = False
+        session.balance += sent
+        if not frame:
+            session.balance = 0  # it was claimed: what was credited before that is not known
+        session.idle_since_s = self.now_s
+        if session.waiting:
+            self.next(session)
+
+    def hold(self, owner: Owner, session: Session) -> None:
+        """Take the session of an open request from its owner, which has handed it to the hub."""
+        session.open.pop(0)
+        owner.outstanding -= 1
+        owner.served += 1
+        owner.sessions.discard(session)
+        session.owner = None
+        session.server.held += 1
+
+    def released(self, session: Session, outstanding: int) -> None:
+        """Take a session back from the hub. outstanding: bytes that it sent and that are not yet credited."""
+        session.held = None
+        session.server.held -= 1
+        if session.gone:
+            self.counters.failed[reasons.CLIENT_LEFT] += 1
+            self._drop(session)
+            return
+        self.counters.finished += 1
+        session.balance = outstanding
+        session.idle_since_s = self.now_s
+        self.next(session)
+
+    def end_open(self, session: Session, reason: str | None) -> None:
+        """Count what is open on a session as ended; as failed if there is a reason."""
+        count, owner = len(session.open), session.owner
+        if not count or owner is None:
+            return
+        session.open.clear()
+        owner.outstanding -= count
+        if reason is None:
+            owner.served += count
+            self.counters.finished += count
+        else:
+            owner.failed += count
+            self.counters.failed[reason] += count
+
+    def _fail_waiting(self, session: Session, reason: str) -> None:
+        if session.waiting:
+            self.counters.failed[reason] += len(session.waiting)
+            session.waiting.clear()
+
+    def _drop(self, session: Session) -> None:
+        session.gone = True
+        self._unsettled.discard(session)
+        if session.owner is not None:
+            session.owner.sessions.discard(session)
+            session.owner = None
+        if session.server.sessions.get(session.conn_id) is session:
+            del session.server.sessions[session.conn_id]
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due; twice a second or so."""
+        now_s = self.now_s = monotonic()
+        for server in self.servers.values():
+            server.tick(now_s)
+        self._swallower.tick(now_s, is_known=lambda server: server.number in self.servers)
+        for session in [one for one in self._unsettled if now_s - one.unsettled_since_s >= UNSETTLED_S]:
+            session.balance = 0
+            self.next(session)
+        while (first := self.admission.first()) is not None:
+            session, since_s = first
+            if now_s - since_s < NO_WORKER_S or self.upstream.can_reach(session.server.number) or not session.waiting:
+                break
+            self.admission.pop()
+            self.refuse(session, session.waiting.popleft(), 503, "no worker is there", reasons.NO_WORKER)
+        self.serve_queue()

@@ -1,0 +1,155 @@
+"""The gateway's link to one Mongrel2, renewed for as long as the gateway lives."""
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Final
+
+import gevent
+import zmq
+from gevent import get_hub
+
+from m2gate.gateway.dispatch import Dispatcher
+from m2gate.gateway.linked import LinkedServer
+from m2gate.link.clock import Clock
+from m2gate.link.exchange import Exchange
+from m2gate.link.probe import Prober
+from m2gate.link.server import LinkSettings, Server
+from m2gate.link.sockets import RETRY_S, DirectServer, Sockets
+from m2gate.link.wait import READ
+
+logger = logging.getLogger(__name__)
+
+TURN_FRAMES: Final = 128  # received before other sockets and timers get their turn
+FRAME_SHIFT: Final = 13  # each 8 KiB of a frame counts as one more
+_numbers = count(1).__next__
+
+
+class Uplink:
+    """Keeps one LinkedServer in the dispatcher while its Mongrel2 is there, and a new one after that.
+
+    changed: called when a server has come or gone.
+    flush:   sends what was forwarded; called after each turn of receiving.
+    ``server`` is None while there is no Mongrel2. Messages are read from read() on: what comes
+    before waits in ZeroMQ and in Mongrel2.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        address: DirectServer,
+        dispatcher: Dispatcher,
+        *,
+        settings: LinkSettings,
+        clock: Clock,
+        changed: Callable[[], None],
+        flush: Callable[[], None],
+    ) -> None:
+        self.address = address
+        self.server: LinkedServer | None = None
+        self.epoch = 0
+        self._context = context
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._clock = clock
+        self._changed = changed
+        self._flush = flush
+        self._is_stopping = False
+        self._is_reading = False
+        self._sockets: Sockets | None = None
+        self._watcher: object = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        """Connect, and connect again whenever Mongrel2 comes back."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            sockets = Sockets(self._context, self.address)
+            if sockets.open():
+                self._serve(sockets)
+            else:
+                sockets.close()
+                if not self._is_stopping:
+                    gevent.sleep(RETRY_S)
+
+    def _serve(self, sockets: Sockets) -> None:
+        # The sugar of pyzmq's send costs half a microsecond a message and offers nothing here.
+        send = super(zmq.Socket, sockets.replies).send
+        link = Server(self.address.send_ident.encode(), send, _run_nothing, self._settings, self._clock)
+        server = LinkedServer(_numbers() & 0xFFFF, self.address, send, link)
+        self.server, self._sockets = server, sockets
+        self.epoch += 1
+        self._dispatcher.add(server)
+        prober = Prober(link)
+        prober.start()
+        logger.info("server linked send_ident=%s number=%d", self.address.send_ident, server.number)
+        self._changed()
+        sockets.wait_lost()
+        self._stop_reading()
+        prober.stop()
+        self._dispatcher.now_s = monotonic()
+        self._dispatcher.lose(server)
+        sockets.close(deliver=self._is_stopping)
+        self.server = self._sockets = None
+        if not self._is_stopping:
+            logger.warning("server lost send_ident=%s", self.address.send_ident)
+            self._changed()
+
+    @property
+    def is_reading(self) -> bool:
+        """True once read() was called for the server that is there now."""
+        return self._is_reading
+
+    def read(self) -> None:
+        """Receive from now on. Idempotent."""
+        sockets, server = self._sockets, self.server
+        if sockets is None or server is None or self._is_reading:
+            return
+        self._is_reading = True
+        receive, take, dispatcher = sockets.requests.recv, self._dispatcher.take, self._dispatcher
+        noblock, again, run_callback = zmq.NOBLOCK, zmq.Again, get_hub().loop.run_callback
+
+        def drain() -> None:
+            # Every message passes through here.
+            if not self._is_reading or self.server is not server:
+                return
+            dispatcher.now_s = monotonic()
+            budget = TURN_FRAMES
+            try:
+                while budget > 0:
+                    frame = receive(noblock)
+                    budget -= 1 + (len(frame) >> FRAME_SHIFT)
+                    take(server, frame)
+                run_callback(drain)
+            except again:
+                pass  # nothing is left; the watcher tells of more
+            except Exception:
+                logger.exception("message not understood send_ident=%s", self.address.send_ident)
+                run_callback(drain)
+            self._flush()
+
+        self._watcher = watcher = get_hub().loop.io(sockets.requests.fileno(), READ)
+        watcher.start(drain)
+        run_callback(drain)
+
+    def _stop_reading(self) -> None:
+        self._is_reading = False
+        if self._watcher is not None:
+            self._watcher.stop()  # type: ignore[attr-defined]
+            self._watcher.close()  # type: ignore[attr-defined]
+            self._watcher = None
+
+    def stop(self) -> None:
+        """Close the sockets once what was sent is delivered. Blocks the greenlet."""
+        self._is_stopping = True
+        if self._sockets is not None:
+            self._sockets.give_up()
+        if self._greenlet is not None:
+            self._greenlet.join()
+
+
+def _run_nothing(_exchange: Exchange) -> None:
+    """Take the place of a pool: the gateway runs no handlers."""
