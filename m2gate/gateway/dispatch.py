@@ -70,6 +70,7 @@ class Dispatcher:
     def lose(self, server: LinkedServer) -> None:
         """Forget a server that is gone, with its clients: whatever was open there has failed."""
         self.servers.pop(server.number, None)
+        server.is_closed = True
         for session in list(server.sessions.values()):
             session.gone = True
             self._fail_waiting(session, reasons.SERVER_LOST)
@@ -144,7 +145,7 @@ class Dispatcher:
         message = self._parse(server, frame)
         if type(message) is not Request or self._swallower.take(server, message, self.now_s):
             return
-        if server.is_closed(message.conn_id):
+        if server.was_closed(message.conn_id):
             return
         method = message.headers.get(b"METHOD")
         if method is None:

@@ -34,7 +34,13 @@ class LinkedServer:
         self.requests = 0
         self.rejected = 0
         self.held = 0
+        self.is_closed = False
         self._closed: dict[int, float] = {}
+
+    @property
+    def connections(self) -> dict[int, Session]:
+        """The connections that were heard of, by conn_id."""
+        return self.sessions
 
     def note(self) -> ServerNote:
         """Return what workers are told of this server."""
@@ -69,7 +75,7 @@ class LinkedServer:
         if len(self._closed) < CLOSED_REMEMBERED_MAX:
             self._closed[conn_id] = now_s
 
-    def is_closed(self, conn_id: int) -> bool:
+    def was_closed(self, conn_id: int) -> bool:
         """Tell whether this connection was closed a moment ago."""
         return conn_id in self._closed
 

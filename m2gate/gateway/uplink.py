@@ -55,6 +55,7 @@ class Uplink:
         self._clock = clock
         self._changed = changed
         self._flush = flush
+        self._past = (0, 0, 0)  # requests, frames and rejected ones of lives before this one
         self._is_stopping = False
         self._is_reading = False
         self._sockets: Sockets | None = None
@@ -93,15 +94,26 @@ class Uplink:
         self._dispatcher.now_s = monotonic()
         self._dispatcher.lose(server)
         sockets.close(deliver=self._is_stopping)
+        self._past = (self.requests, self.frames_in, self.rejected)
         self.server = self._sockets = None
         if not self._is_stopping:
             logger.warning("server lost send_ident=%s", self.address.send_ident)
             self._changed()
 
     @property
-    def is_reading(self) -> bool:
-        """True once read() was called for the server that is there now."""
-        return self._is_reading
+    def requests(self) -> int:
+        """Requests that came over this link, in all lives of its server."""
+        return self._past[0] + (self.server.requests if self.server else 0)
+
+    @property
+    def frames_in(self) -> int:
+        """Messages of any kind, likewise."""
+        return self._past[1] + (self.server.frames_in if self.server else 0)
+
+    @property
+    def rejected(self) -> int:
+        """Messages that broke a rule of the protocol, likewise."""
+        return self._past[2] + (self.server.rejected if self.server else 0)
 
     def read(self) -> None:
         """Receive from now on. Idempotent."""

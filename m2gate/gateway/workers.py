@@ -10,6 +10,7 @@ from typing import Final
 from gevent import get_hub
 
 from m2gate.gateway.sessions import Owner, Session
+from m2gate.inputs.document import WorkerState
 from m2gate.link.marks import MarkTable
 from m2gate.link.wait import READ
 from m2gate.wire.attach import END, Attach, build_frames, build_release
@@ -64,7 +65,7 @@ class AttachedWorker:
         return f"<AttachedWorker {self.name} pid={self.pid} outstanding={self.outstanding}>"
 
     @property
-    def state(self) -> str:
+    def state(self) -> WorkerState:
         """What the status document calls it: starting, ready, leaving or lost."""
         if self.is_lost:
             return "lost"

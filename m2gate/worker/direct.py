@@ -1,7 +1,7 @@
 """A worker's own connection to one Mongrel2, renewed for as long as the worker lives."""
 
 import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 import gevent
 import zmq
@@ -9,16 +9,25 @@ from gevent import get_hub
 from gevent.event import Event
 
 from m2gate.link.clock import Clock
+from m2gate.link.orphans import close_orphans
 from m2gate.link.outbox import Outbox
 from m2gate.link.probe import Prober
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S, DirectServer, Sockets
-from m2gate.worker.orphans import close_orphans
+from m2gate.link.tally import Tally
 from m2gate.worker.pool import Pool, Source
 
 BEHIND: Final = 1_000  # requests under way; more of them may wait unread
 
 logger = logging.getLogger(__name__)
+
+
+class LinkTotals(NamedTuple):
+    """Requests taken in, whole answers that the tally does not know of, and messages that broke a rule."""
+
+    requests: int
+    answers: int
+    rejected: int
 
 
 class DirectLink:
@@ -31,12 +40,17 @@ class DirectLink:
         pool: Pool,
         settings: LinkSettings,
         clock: Clock,
+        tally: Tally | None = None,
     ) -> None:
         self._context = context
         self._address = address
         self._pool = pool
         self._settings = settings
         self._clock = clock
+        self._tally = tally or Tally()
+        self._outbox: Outbox | None = None
+        self._totals = LinkTotals(0, 0, 0)  # of lives that are over
+        self.epoch = 0  # lives of this Mongrel2 that were seen
         self._is_stopping = False
         self._sockets: Sockets | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -68,9 +82,11 @@ class DirectLink:
             self._clock,
             upload_store=self._address.upload_store,
             send_soon=outbox.send_soon,
+            tally=self._tally,
         )
         source = Source(sockets.requests, server, outbox)
-        self.server = server
+        self.server, self._outbox = server, outbox
+        self.epoch += 1
         self._pool.attach(source)
         self.ready.set()
         logger.info("server connected send_ident=%s", self._address.send_ident)
@@ -85,9 +101,24 @@ class DirectLink:
         server.close()
         outbox.release()
         sockets.close(deliver=self._is_stopping)
-        self.server = None
+        self._totals = self.totals()
+        self.server = self._outbox = None
         if not self._is_stopping:
             logger.warning("server lost send_ident=%s", self._address.send_ident)
+
+    @property
+    def send_ident(self) -> str:
+        """The name of the server."""
+        return self._address.send_ident
+
+    def totals(self) -> "LinkTotals":
+        """Return the counts of all lives of this Mongrel2 so far."""
+        before, server, outbox = self._totals, self.server, self._outbox
+        if server is None or outbox is None:
+            return before
+        return LinkTotals(
+            before.requests + server.requests, before.answers + outbox.answers, before.rejected + server.rejected
+        )
 
     def _is_behind(self) -> bool:
         return self._pool.busy >= BEHIND

@@ -1,4 +1,4 @@
-"""Connections of a former worker: which are closed, with a control port that answers as told."""
+"""Connections of a former process: which are closed, with a control port that answers as told."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +10,8 @@ import pytest
 import tnetstring
 import zmq
 
-from m2gate.link.server import Server
-from m2gate.worker import orphans
-from m2gate.worker.orphans import close_orphans
+from m2gate.link import orphans
+from m2gate.link.orphans import close_orphans
 
 HEADERS = [b"id", b"fd", b"type", b"last_ping", b"last_read", b"last_write", b"bytes_read", b"bytes_written"]
 
@@ -49,7 +48,8 @@ def run(spec: str, is_behind: Callable[[], bool] = lambda: False, is_closed: boo
         is_closed=is_closed,
         send=sent.append,
     )
-    close_orphans(cast("Server", server), spec, is_behind)
+    count = close_orphans(cast("orphans.ServerLife", server), spec, is_behind)
+    assert count == len(sent)
     return sent
 
 
