@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gevent import get_hub
 
 from m2gate.errors import ConnectionGone
+from m2gate.link.tally import CLIENT_LEFT
 from m2gate.link.upload import Upload
 from m2gate.link.wait import Turnstile
 from m2gate.wire.flow import PIECE_BYTES, Outflow
@@ -247,6 +248,7 @@ class Connection(Outflow):
         self.queued = 0
         pipeline, self.pipeline = self.pipeline, None
         for waiting in pipeline or ():
+            self.server.tally.failed[CLIENT_LEFT] += 1
             if waiting.upload is not None:
                 waiting.upload.abandon()  # it may lie in a file
         self.announce_close()
@@ -284,7 +286,9 @@ class Connection(Outflow):
         if self.current is not None and self.current.detached and self.current.started:
             # Only the client knows when an answer by token is complete: then it asks again.
             self.current.complete(0, 0)
+        server = self.server
         if self.current is None:
+            server.requests += 1
             self.current = exchange
             return True
         if self.pipeline is None:
@@ -292,6 +296,7 @@ class Connection(Outflow):
         if len(self.pipeline) >= PIPELINE_MAX:
             self.abort()
             return False
+        server.requests += 1
         self.pipeline.append(exchange)
         return False
 

@@ -11,7 +11,9 @@ from gevent import GreenletExit, get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.errors import ConnectionGone
+from m2gate.hub.holding import HoldLog
 from m2gate.link.disk_upload import StoredUpload
+from m2gate.link.tally import CLIENT_LEFT, CUT, REFUSED
 from m2gate.link.upload import Upload
 from m2gate.wire import http
 from m2gate.wire.mongrel2 import Request
@@ -39,6 +41,8 @@ class Exchange:
     ``status``      of the response, 0 before it is started; ``written`` counts its body's bytes.
     ``close_after`` the connection ends with this response (HTTP/1.0, Connection: close, an
                     upload that nobody read to its end).
+    ``is_cut``      the connection was closed before the response was complete.
+    ``failure``     why it did not end as the App wanted it, one of the reasons in link/tally; ``""`` if it did.
     ``on_end``      called once with the exchange when it is over (access log).
     """
 
@@ -56,6 +60,8 @@ class Exchange:
     detached = False
     is_held = False
     is_endless = False
+    is_cut = False
+    failure = ""
     on_end: "Callable[[Exchange], None] | None" = None
     _at_end: tuple[Callable[[], object], ...] = ()
     _request_id = ""
@@ -130,10 +136,15 @@ class Exchange:
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def refuse(self, status: int, detail: str, headers: Headers = ()) -> None:
-        """Note that this request must not reach a handler; answer_refusal() is its answer."""
-        body = f"{status} {http.REASONS[status]}: {detail}\n".encode()
-        self.refusal = (status, TEXT_HEADERS + headers, body)
+    def refuse(self, status: int, detail: str, headers: Headers = (), *, reason: str = REFUSED) -> None:
+        """Note that this request must not reach a handler; answer_refusal() is its answer.
+
+        reason: as which it counts among those that failed.
+        """
+        request_id = self.request_id
+        body = f"{status} {http.REASONS[status]}: {detail}\nrequest id: {request_id}\n".encode()
+        self.refusal = (status, (*TEXT_HEADERS, *headers, ("X-Request-Id", request_id)), body)
+        self.failure = reason
 
     def answer_refusal(self) -> None:
         """Answer a refused request and close, as its framing cannot be trusted. Does not block."""
@@ -241,6 +252,25 @@ class Exchange:
             data, self._head_bytes = self._head_bytes, b""
             self.connection.write(data)
 
+    def take_begin(self, data: bytes = b"") -> bytes:
+        """Return the head of the started response and data as the first part of its body, for a hub to send."""
+        self.written += len(data)
+        if data and self._chunked:
+            data = http.build_chunk(data)
+        begin, self._head_bytes = self._head_bytes + data, b""
+        return begin
+
+    def hold_log(self) -> HoldLog:
+        """Return what the access log says of this request, for whoever sees its end."""
+        client = self.head.headers.get(b"REMOTE_ADDR", b"-")
+        return HoldLog(
+            request_id=self.request_id,
+            method=self.method.decode("latin-1"),
+            path=self.head.path.decode("latin-1"),
+            client=client.decode("latin-1") if isinstance(client, bytes) else "-",
+            started_us=int(self.started_s * 1e6),
+        )
+
     def finish(self) -> None:
         """Complete the started response. Blocks the greenlet without credits.
 
@@ -273,6 +303,8 @@ class Exchange:
 
     def abort(self) -> None:
         """Cut the connection: the client sees that the response is broken."""
+        if not self.failure and not self.connection.gone:
+            self.failure = CUT
         self.connection.abort()
         self._end()
 
@@ -297,8 +329,9 @@ class Exchange:
     def _end(self) -> None:
         if self.state == FINISHED:
             return
-        self.state = FINISHED
         connection = self.connection
+        self._count(connection)
+        self.state = FINISHED
         upload = self.upload
         if upload is not None:
             upload.abandon()
@@ -313,6 +346,18 @@ class Exchange:
                 callback()
         if self.on_end is not None:
             self.on_end(self)
+
+    def _count(self, connection: "Connection") -> None:
+        if connection.gone:
+            self.is_cut = True
+            # A stream has no end of its own: leaving it is how a client ends it.
+            if not self.failure and not (self.is_endless or (self.is_held and self.started)):
+                self.failure = CLIENT_LEFT
+        tally = connection.server.tally
+        if self.failure:
+            tally.failed[self.failure] += 1
+        else:
+            tally.finished += 1
 
     def call_at_end(self, callbacks: Iterable[Callable[[], object]]) -> None:
         """Call callbacks when the exchange is over: what the request opened is closed then."""

@@ -20,12 +20,13 @@ class Outbox:
     call_later: calls what it is given at the end of this turn of the loop.
     """
 
-    __slots__ = ("_call_later", "_held", "_is_holding", "_send", "_until_s")
+    __slots__ = ("_answers", "_call_later", "_held", "_is_holding", "_send", "_until_s")
 
     def __init__(self, send: Callable[[bytes], object], call_later: Callable[[Callable[[], object]], object]) -> None:
         self._send = send
         self._call_later = call_later
         self._held: list[bytes] = []
+        self._answers = 0
         self._is_holding = False
         self._until_s = 0.0
 
@@ -42,8 +43,14 @@ class Outbox:
             self._call_later(self.release)
         elif monotonic() >= self._until_s:
             self.send(frame)
+            self._answers += 1
             return
         self._held.append(frame)
+
+    @property
+    def answers(self) -> int:
+        """Whole answers that were given to send_soon; counted by the turn, which costs a request nothing."""
+        return self._answers + len(self._held)
 
     def hold(self) -> None:
         """Begin a turn, whose end is release(): what is sent soon waits for it, for HOLD_S at most."""
@@ -59,5 +66,6 @@ class Outbox:
     def _flush(self) -> None:
         send = self._send
         held, self._held = self._held, []
+        self._answers += len(held)
         for frame in held:
             send(frame)

@@ -22,6 +22,7 @@ from m2gate.link.connection import Connection
 from m2gate.link.disk_upload import DiskUploads
 from m2gate.link.exchange import Exchange
 from m2gate.link.opening import open_exchange
+from m2gate.link.tally import STOPPING, Tally
 from m2gate.link.upload import Upload
 from m2gate.link.websocket import WebSocketExchange
 from m2gate.wire.mongrel2 import (
@@ -77,6 +78,7 @@ class Server:
     send:   takes one frame for Mongrel2's SUB socket; must not block.
     send_soon: the same for a whole answer, which may wait for others; send if not given.
     run:    takes an exchange that became runnable because the one before it ended.
+    tally:  counts how exchanges end, except for those whose answer left by send_soon.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Server:
         *,
         upload_store: str | None = None,
         send_soon: Callable[[bytes], None] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.send_ident = check_ident(send_ident)
         self.send = send
@@ -105,6 +108,8 @@ class Server:
         self.is_draining = False
         self.is_refusing = False  # and new requests are answered with 503
         self.rejected = 0  # messages that broke a rule
+        self.requests = 0  # that were taken in, whatever became of them
+        self.tally = tally or Tally()
         self.request_prefix = secrets.token_hex(4) + "-"
         self.next_request_number = itertools.count(1).__next__
         self._flow_control: bool | None = None
@@ -157,6 +162,7 @@ class Server:
                     and not self.is_draining
                 ):
                     # Nearly every message; whatever else it may be is found out in _file.
+                    self.requests += 1
                     connection.current = exchange = Exchange(connection, message)
                     return exchange
                 return self._file(connection, message)
@@ -197,7 +203,7 @@ class Server:
         """Make exchange the last of its connection."""
         exchange.close_after = True
         if self.is_refusing:
-            exchange.refuse(503, "the service is stopping", (("Retry-After", "1"),))
+            exchange.refuse(503, "the service is stopping", (("Retry-After", "1"),), reason=STOPPING)
         return exchange
 
     def _open(self, message: Request) -> Connection:

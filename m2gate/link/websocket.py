@@ -139,6 +139,8 @@ class WebSocketExchange(Exchange):
         """The handler has returned: nothing is received any more, the close handshake goes on."""
         if self.state != FINISHED:
             self.state = FINISHED
+            self.is_cut = self.close_code == 1006
+            self.connection.server.tally.finished += 1
             self._inbox.clear()
             self._inbox_bytes = 0
             if self.on_end is not None:

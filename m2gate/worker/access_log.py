@@ -15,11 +15,14 @@ class AccessLog:
     """Writes a line when an exchange ends: never a query, a header value, a body or a token.
 
     path: "-" for stderr, or a file that is appended to; a restart opens it anew. Raises OSError.
+    worker, generation: which process writes, as the status document names it.
     ``lost`` counts the lines that could not be written; the first one is an error in the log.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, worker: str, generation: int) -> None:
         self._path = path
+        self._worker = worker
+        self._generation = generation
         self.lost = 0
         self._file: TextIO = sys.stderr
         if path != "-":
@@ -43,7 +46,9 @@ class AccessLog:
             "status": exchange.status,
             "bytes": exchange.written,
             "duration_ms": round((time.monotonic() - exchange.started_s) * 1e3, 3),
-            "gone": exchange.gone,
+            "gone": exchange.is_cut,
+            "worker": self._worker,
+            "generation": self._generation,
         }
         try:
             self._file.write(json.dumps(line) + "\n")

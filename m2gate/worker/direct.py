@@ -40,6 +40,7 @@ class DirectLink:
         pool: Pool,
         settings: LinkSettings,
         clock: Clock,
+        *,
         tally: Tally | None = None,
     ) -> None:
         self._context = context
@@ -51,6 +52,7 @@ class DirectLink:
         self._outbox: Outbox | None = None
         self._totals = LinkTotals(0, 0, 0)  # of lives that are over
         self.epoch = 0  # lives of this Mongrel2 that were seen
+        self.orphans_closed = 0
         self._is_stopping = False
         self._sockets: Sockets | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -94,7 +96,7 @@ class DirectLink:
         prober = Prober(server)
         prober.start()
         if self._address.control_spec is not None:
-            gevent.spawn(close_orphans, server, self._address.control_spec, self._is_behind)
+            gevent.spawn(self._close_orphans, server, self._address.control_spec)
         sockets.wait_lost()  # what is read until the next line is the dead server's: it has no id in use
         prober.stop()
         self._pool.detach(source)
@@ -119,6 +121,9 @@ class DirectLink:
         return LinkTotals(
             before.requests + server.requests, before.answers + outbox.answers, before.rejected + server.rejected
         )
+
+    def _close_orphans(self, server: Server, control_spec: str) -> None:
+        self.orphans_closed += close_orphans(server, control_spec, self._is_behind)
 
     def _is_behind(self) -> bool:
         return self._pool.busy >= BEHIND

@@ -23,6 +23,7 @@ from greenlet import greenlet
 
 from m2gate.link.exchange import Exchange
 from m2gate.link.outbox import Outbox
+from m2gate.link.tally import QUEUE_FULL
 from m2gate.link.wait import READ
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Pool:
         self._is_full = False  # all greenlets are in handlers, so there is no leader
         self._is_stopped = False  # and the backlog is full, so nothing is received
         self.rejected = 0
+        self.on_refused: Callable[[Exchange], None] | None = None  # before the answer, which no handler sees
 
     # -- what comes in --------------------------------------------------------------------------
 
@@ -109,6 +111,11 @@ class Pool:
         """Exchanges that handlers are working on, or that wait for one."""
         resting = len(self._idle) + (self._waiting is not None)
         return self._size - resting + len(self._backlog)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Exchanges that wait for a greenlet, and the bytes of their bodies."""
+        return len(self._backlog), sum(len(exchange.head.body) for exchange in self._backlog)
 
     def _mark(self, source: Source) -> None:
         if not source.is_ready:
@@ -277,7 +284,9 @@ class Pool:
                 self._backlog.append(exchange)
             else:
                 self.rejected += 1
-                exchange.refuse(503, "all handlers are busy", (("Retry-After", "1"),))
+                exchange.refuse(503, "all handlers are busy", (("Retry-After", "1"),), reason=QUEUE_FULL)
+                if self.on_refused is not None:
+                    self.on_refused(exchange)
                 exchange.answer_refusal()
 
     def _stop_sources(self) -> None:

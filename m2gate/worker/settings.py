@@ -1,6 +1,7 @@
 """What a worker process is told to do, as it is written in its settings file."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class WorkerSettings:
     inbox_messages, inbox_bytes, keepalive_s, body_timeout_s: see LinkSettings.
     ready_fd:        where ``loaded`` and ``ready`` are written, for whoever started the process.
     await_go:        after ``loaded`` wait for a line on stdin before connecting.
+    status:          path of the status socket, see docs/reference/status.md; None for none.
+    metrics:         ``HOST:PORT`` where Prometheus may ask; None for none.
+    name:            what logs and status call this worker; its pid if None.
+    generation:      which code it runs, as counted by whoever started it.
     """
 
     target: str
@@ -39,6 +44,15 @@ class WorkerSettings:
     body_timeout_s: float = 60.0
     ready_fd: int | None = None
     await_go: bool = False
+    status: str | None = None
+    metrics: str | None = None
+    name: str | None = None
+    generation: int = 1
+
+    @property
+    def label(self) -> str:
+        """What logs and status call this worker."""
+        return self.name or str(os.getpid())
 
     @classmethod
     def read(cls, path: Path) -> "WorkerSettings":
