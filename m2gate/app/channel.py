@@ -10,7 +10,7 @@ from m2gate.app.websocket import WebSocket
 from m2gate.hub.form import WEBSOCKET
 from m2gate.hub.item import NO_FORMATS, Fields, Formats, Item, ResponseFormat
 from m2gate.hub.policy import LIMIT_BYTES, Policy, Rule
-from m2gate.link.broadcast import Broadcast, Held
+from m2gate.link.broadcast import Broadcast, Feeding
 from m2gate.wire import http, sse
 
 Data = str | bytes | dict[str, Any] | list[Any]
@@ -49,7 +49,7 @@ class Fed:
 
     def __init__(self, channels: "Iterable[Channel | str]") -> None:
         self.names: list[str] = []
-        self.held: Held | None = None
+        self.held: Feeding | None = None
         for channel in channels:
             self._name(channel if isinstance(channel, str) else channel.name)
 
@@ -57,21 +57,20 @@ class Fed:
         if name not in self.names:
             self.names.append(name)
 
-    def join(self, name: str, broadcast: Broadcast) -> Membership:
+    def join(self, name: str) -> Membership:
         """Join the channel of this name, now or when the response begins."""
         held = self.held
         if held is None:
             self._name(name)
-            return Membership(lambda: self._leave(name, broadcast))
-        subscriber = broadcast.feed(held, name)
-        return Membership(lambda: broadcast.unfeed(held, subscriber))
+            return Membership(lambda: self._leave(name))
+        held.join(name)
+        return Membership(lambda: held.leave(name))
 
-    def _leave(self, name: str, broadcast: Broadcast) -> None:
+    def _leave(self, name: str) -> None:
         if self.held is None:
             self.names = [one for one in self.names if one != name]
-            return
-        for subscriber in [one for one in self.held.subscribers if one.channel.name == name]:
-            broadcast.unfeed(self.held, subscriber)
+        else:
+            self.held.leave(name)
 
 
 class Owner(Protocol):
@@ -111,7 +110,7 @@ class Channel:
         Raises ConnectionGone if the client has left or either side has closed, TypeError for anything else.
         """
         if isinstance(subscriber, Fed):
-            return subscriber.join(self.name, self._broadcast)
+            return subscriber.join(self.name)
         if not isinstance(subscriber, WebSocket):
             raise TypeError(f"{subscriber!r} cannot join a channel: a WebSocket, an EventStream or a Hold can")
         broadcast = self._broadcast
@@ -149,7 +148,7 @@ class Channel:
         """
         item = build_item(self.name, data, formats, event=event, id=id, prev_id=prev_id, date=self._broadcast.date())
         if self._policy is not None:
-            self._broadcast.hub.configure(self.name, self._policy)
+            self._broadcast.configure(self.name, self._policy)
         return self._broadcast.publish(item).matched
 
 

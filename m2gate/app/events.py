@@ -9,12 +9,14 @@ from gevent import GreenletExit
 from m2gate.app.channel import Channel, Data, Fed, build_content
 from m2gate.errors import ConnectionGone
 from m2gate.hub.form import StreamForm
+from m2gate.hub.holding import HoldRequest
 from m2gate.hub.item import Fields
-from m2gate.link.broadcast import Broadcast
+from m2gate.link.broadcast import Broadcast, LocalFeeding
 from m2gate.link.exchange import Exchange
 from m2gate.wire import http, sse
 
 PING_S: Final = 15.0
+NEVER_S: Final = 1e9  # 30 years
 PING: Final = sse.build_comment()
 STREAM_FIELDS: Final[Fields] = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"))
 
@@ -82,25 +84,36 @@ class EventStream(Fed):
 
     def _serve(self, exchange: Exchange, broadcast: Broadcast) -> None:
         form = StreamForm(chunked=exchange.form == "chunked", events=True)
-        self.held = broadcast.hold_stream(exchange, self.names, form, ping=PING, ping_s=self.ping)
         if self._events is None:
-            exchange.is_held = True
-            exchange.flush()
-            if broadcast.is_draining:
-                broadcast.end(self.held)
+            self._hold(exchange, broadcast, form)
             return
+        held = broadcast.hold_stream(exchange, self.names, form, ping=PING, ping_s=self.ping)
+        self.held = LocalFeeding(broadcast, held)
         exchange.is_endless = True
         try:
             while data := exchange.advance(self._next):
                 exchange.write(data)
-                broadcast.touch(self.held)
+                broadcast.touch(held)
         except GreenletExit:
             if exchange.gone:
                 raise
             # The service stops: the client is to see a whole stream and to come back.
         finally:
-            broadcast.release(self.held)
+            broadcast.release(held)
         exchange.finish()
+
+    def _hold(self, exchange: Exchange, broadcast: Broadcast, form: StreamForm) -> None:
+        request = HoldRequest(
+            channels=tuple(self.names),
+            form=form,
+            status=exchange.status,
+            begin=exchange.take_begin(),
+            ping=form.wrap(PING),
+            ping_ms=milliseconds(self.ping),
+            close=exchange.close_after,
+            log=exchange.hold_log(),
+        )
+        self.held = broadcast.hold(exchange, request)
 
     def _next(self) -> bytes:
         for event in self._events or ():
@@ -110,3 +123,8 @@ class EventStream(Fed):
                 return event.encode()
             raise TypeError(f"an EventStream yields Event or str, not {type(event).__name__}")
         return b""
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time as a HoldRequest has it: whole milliseconds, one at least."""
+    return max(1, round(min(seconds, NEVER_S) * 1e3))

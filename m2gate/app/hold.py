@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 from m2gate.app.channel import TEXT_TYPE, Channel, Data, Fed, build_content, parse_fields
-from m2gate.app.events import PING, PING_S, STREAM_FIELDS
+from m2gate.app.events import PING, PING_S, STREAM_FIELDS, milliseconds
 from m2gate.errors import ConnectionGone
 from m2gate.hub.form import ResponseForm, StreamForm
+from m2gate.hub.holding import HoldRequest
 from m2gate.hub.item import Fields, ResponseFormat
 from m2gate.link.broadcast import Broadcast
 from m2gate.link.exchange import Exchange
@@ -62,46 +63,52 @@ class Hold(Fed):
         self._ping, self._ping_s = _parse_keep_alive(keep_alive, sse=sse)
 
     def begin(self, exchange: Exchange, broadcast: Broadcast, status: int = 200, headers: Fields = ()) -> None:
-        """Hold the request of exchange. Blocks the greenlet only while the stream's begin lacks credits.
+        """Hold the request of exchange.
 
         status, headers: in place of and besides the Hold's own, as they were returned along with it.
         """
         status = self.status if status == 200 else status
         headers = self.headers + headers
+        if self.mode == "response":
+            request = self._response(exchange, status, headers)
+        else:
+            defaults = STREAM_FIELDS if self.sse else (("Content-Type", self._content_type or TEXT_TYPE),)
+            exchange.start(status, _with_defaults(headers, defaults), None)
+            if not http.has_body(exchange.method, status):
+                exchange.finish()
+                return
+            request = self._stream(exchange)
         try:
-            if self.mode == "stream":
-                self._begin_stream(exchange, broadcast, status, headers)
-            else:
-                self._begin_response(exchange, broadcast, status, headers)
+            self.held = broadcast.hold(exchange, request)
         except ConnectionGone:
             exchange.finish()
-            return
-        if broadcast.is_draining and self.held is not None:
-            broadcast.end(self.held)
 
-    def _begin_stream(self, exchange: Exchange, broadcast: Broadcast, status: int, headers: Fields) -> None:
-        defaults = STREAM_FIELDS if self.sse else (("Content-Type", self._content_type or TEXT_TYPE),)
-        exchange.start(status, _with_defaults(headers, defaults), None)
-        if not http.has_body(exchange.method, status):
-            exchange.finish()
-            return
+    def _stream(self, exchange: Exchange) -> HoldRequest:
         form = StreamForm(chunked=exchange.form == "chunked", events=self.sse)
-        # Nothing can be published between these lines: the items follow the body.
-        self.held = broadcast.hold_stream(exchange, self.names, form, ping=self._ping, ping_s=self._ping_s)
-        exchange.is_held = True
-        if self.body:
-            exchange.write(self.body)
-        else:
-            exchange.flush()
+        return HoldRequest(
+            channels=tuple(self.names),
+            form=form,
+            status=exchange.status,
+            begin=exchange.take_begin(self.body),
+            written=exchange.written,
+            ping=form.wrap(self._ping) if self._ping else b"",
+            ping_ms=milliseconds(self._ping_s),
+            close=exchange.close_after,
+            log=exchange.hold_log(),
+        )
 
-    def _begin_response(self, exchange: Exchange, broadcast: Broadcast, status: int, headers: Fields) -> None:
+    def _response(self, exchange: Exchange, status: int, headers: Fields) -> HoldRequest:
         if exchange.upload is not None and not exchange.upload.is_done:
             exchange.close_after = True
-        form = ResponseForm(headers, close=exchange.close_after, body_less=exchange.method == b"HEAD")
         defaults = (("Content-Type", self._content_type),) if self._content_type else ()
-        answer = ResponseFormat(status, _with_defaults(headers, defaults), self.body)
-        self.held = broadcast.hold_response(exchange, self.names, form, answer, self.timeout)
-        exchange.is_held = True
+        return HoldRequest(
+            channels=tuple(self.names),
+            form=ResponseForm(headers, close=exchange.close_after, body_less=exchange.method == b"HEAD"),
+            timeout_ms=milliseconds(self.timeout),
+            answer=ResponseFormat(status, _with_defaults(headers, defaults), self.body),
+            close=exchange.close_after,
+            log=exchange.hold_log(),
+        )
 
 
 def _with_defaults(headers: Fields, defaults: Fields) -> Fields:

@@ -2,21 +2,25 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
+from typing import Protocol
 
 import gevent
 from gevent import get_hub, getcurrent
 
 from m2gate.hub.form import Form, ResponseForm, StreamForm
 from m2gate.hub.group import MERGE_BYTES, Subscriber
+from m2gate.hub.holding import HoldRequest
 from m2gate.hub.holds import NEVER, Hold, Holds
 from m2gate.hub.hub import STALL_S, Hub
 from m2gate.hub.item import Item, ResponseFormat
 from m2gate.hub.outlet import Outlet
+from m2gate.hub.policy import Policy
 from m2gate.hub.work import Receipt
 from m2gate.link.connection import Connection
 from m2gate.link.exchange import Exchange
+from m2gate.link.server import Server
 from m2gate.link.wait import Turnstile
 from m2gate.wire.http import LAST_CHUNK
 
@@ -39,6 +43,35 @@ class Held(Hold):
         self.exchange = exchange
         self.form = form
         self.answer: ResponseFormat | None = None
+
+
+class Feeding(Protocol):
+    """A response that channels feed, wherever the hub is that does it."""
+
+    def join(self, channel: str) -> None:
+        """Feed it from one more channel. Blocks the greenlet until that is so; joining twice changes nothing.
+
+        Raises ConnectionGone if its client has left.
+        """
+
+    def leave(self, channel: str) -> None:
+        """Feed it from one channel less. Idempotent."""
+
+
+class LocalFeeding:
+    """A response that the hub of this process feeds."""
+
+    def __init__(self, broadcast: "Broadcast", held: Held) -> None:
+        self._broadcast = broadcast
+        self._held = held
+
+    def join(self, channel: str) -> None:
+        """Feed it from one more channel; see Feeding."""
+        self._broadcast.feed(self._held, channel)
+
+    def leave(self, channel: str) -> None:
+        """Feed it from one channel less; see Feeding."""
+        self._broadcast.unfeed(self._held, channel)
 
 
 class Broadcast:
@@ -77,6 +110,10 @@ class Broadcast:
         if hub.fullest_bytes >= MERGE_BYTES:
             self.flush()
         return receipt
+
+    def configure(self, channel: str, policy: Policy) -> None:
+        """Set what becomes of subscribers of channel that do not keep up."""
+        self.hub.configure(channel, policy)
 
     def date(self) -> str:
         """Return the time as HTTP writes it."""
@@ -172,6 +209,22 @@ class Broadcast:
 
     # -- holds --------------------------------------------------------------------------------
 
+    def hold(self, exchange: Exchange, request: HoldRequest) -> Feeding:
+        """Feed the connection of exchange from now on, as request says. Does not block.
+
+        Raises ConnectionGone if the client has left.
+        """
+        expires_s = self._clock() + request.timeout_ms / 1e3 if request.timeout_ms else NEVER
+        held = Held(exchange, request.form, expires_s=expires_s, ping=request.ping, ping_s=request.ping_ms / 1e3)
+        held.answer = request.answer
+        self._hold(held, request.channels)
+        exchange.is_held = True
+        # Nothing can be published between these lines: the items follow what the stream begins with.
+        held.connection.post(request.begin)
+        if self.is_draining:
+            self.end(held)
+        return LocalFeeding(self, held)
+
     def hold_stream(
         self, exchange: Exchange, channels: Iterable[str], form: StreamForm, *, ping: bytes = b"", ping_s: float = NEVER
     ) -> Held:
@@ -182,27 +235,18 @@ class Broadcast:
         """
         return self._hold(Held(exchange, form, ping=form.wrap(ping) if ping else b"", ping_s=ping_s), channels)
 
-    def hold_response(
-        self, exchange: Exchange, channels: Iterable[str], form: ResponseForm, answer: ResponseFormat, timeout_s: float
-    ) -> Held:
-        """Answer the request with the next item of channels; after timeout_s with answer.
-
-        Raises ConnectionGone if the client has left.
-        """
-        held = Held(exchange, form, expires_s=self._clock() + timeout_s)
-        held.answer = answer
-        return self._hold(held, channels)
-
     def feed(self, held: Held, channel: str) -> Subscriber:
-        """Feed held from one more channel."""
+        """Feed held from one more channel. Raises ConnectionGone if its client has left or it has ended."""
+        if held.ended:
+            raise held.connection.error()
         subscriber = self.join(channel, held.connection, held.form)
         if subscriber not in held.subscribers:
             held.subscribers.append(subscriber)
         return subscriber
 
-    def unfeed(self, held: Held, subscriber: Subscriber) -> None:
+    def unfeed(self, held: Held, channel: str) -> None:
         """Feed held from one channel less. Idempotent."""
-        if subscriber in held.subscribers:
+        for subscriber in [one for one in held.subscribers if one.channel.name == channel]:
             held.subscribers.remove(subscriber)
             self.leave(subscriber)
 
@@ -243,6 +287,11 @@ class Broadcast:
             if exchange.form == "chunked":
                 held.connection.post(LAST_CHUNK)
             exchange.complete(exchange.status, 0)
+
+    def held_servers(self) -> "Iterator[Server]":
+        """Yield the server of each exchange that is held, as often as there are such."""
+        for held in self._held.values():
+            yield held.connection.server
 
     # -- time ---------------------------------------------------------------------------------
 

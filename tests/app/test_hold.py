@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from m2gate import App, Hold, Request, Response, TestClient
+from m2gate.errors import ConnectionGone
 from m2gate.link.broadcast import Broadcast
 from tests.app.test_events import FakeClock, pass_time
 
@@ -353,3 +354,19 @@ MISTAKES: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_mistakes(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Hold("a", **options)
+
+
+def test_a_hold_that_was_answered_joins_nothing_more(app: App, client: TestClient) -> None:
+    holds: list[Hold] = []
+
+    def make() -> Hold:
+        holds.append(Hold("a", mode="response"))
+        return holds[0]
+
+    route(app, make)
+    answer = poll(app, client)
+    assert app.channel("a").publish("whole") == 1
+    assert answer.get(timeout=5).text == "whole"
+    with pytest.raises(ConnectionGone):
+        app.channel("b").join(holds[0])
+    assert is_clean(app)
