@@ -16,6 +16,7 @@ from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.linked import LinkedServer
 from m2gate.gateway.sessions import Session
 from m2gate.gateway.workers import HUNG_S, AttachedWorker, Lifeline, WorkerPool, unbind
+from m2gate.hub.holding import HoldRequest, load_hold
 from m2gate.link.marks import MarkTable
 from m2gate.link.wait import READ
 from m2gate.wire import attach as wire
@@ -41,8 +42,8 @@ class Hub(Protocol):
     def worker_gone(self, worker: AttachedWorker) -> None:
         """Forget the members of a worker."""
 
-    def hold(self, session: Session, message: bytes) -> None:
-        """Take over the connection of a session. Raises WireError."""
+    def hold(self, session: Session, request: HoldRequest) -> None:
+        """Take over the connection of a session."""
 
 
 class Attachments:
@@ -250,12 +251,12 @@ class Attachments:
             self._let_go(worker)
 
     def _hold(self, worker: AttachedWorker, message: bytes) -> None:
-        request = wire.load(message[1:], dict)
-        server = self._dispatcher.servers.get(request.get(b"server"))
-        session = server.sessions.get(request.get(b"conn_id")) if server is not None else None
+        number, conn_id, request = load_hold(message[1:])
+        server = self._dispatcher.servers.get(number)
+        session = server.sessions.get(conn_id) if server is not None else None
         if session is not None and session.owner is worker and session.open:
             self._dispatcher.hold(worker, session)
-            self._hub.hold(session, message)
+            self._hub.hold(session, request)
         if worker.is_leaving:
             self._let_go(worker)
 

@@ -31,7 +31,8 @@ class Uplink:
 
     changed: called when a server has come or gone.
     flush:   sends what was forwarded; called after each turn of receiving.
-    ``server`` is None while there is no Mongrel2. Messages are read from read() on: what comes
+    ``server`` is None while there is no Mongrel2; ``is_checked`` once it was looked for what a
+    former gateway has left. Messages are read from read() on: what comes
     before waits in ZeroMQ and in Mongrel2.
     """
 
@@ -49,6 +50,7 @@ class Uplink:
         self.address = address
         self.server: LinkedServer | None = None
         self.epoch = 0
+        self.is_checked = False
         self._context = context
         self._dispatcher = dispatcher
         self._settings = settings
@@ -57,7 +59,7 @@ class Uplink:
         self._flush = flush
         self._past = (0, 0, 0)  # requests, frames and rejected ones of lives before this one
         self._is_stopping = False
-        self._is_reading = False
+        self.is_reading = False
         self._sockets: Sockets | None = None
         self._watcher: object = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -118,15 +120,15 @@ class Uplink:
     def read(self) -> None:
         """Receive from now on. Idempotent."""
         sockets, server = self._sockets, self.server
-        if sockets is None or server is None or self._is_reading:
+        if sockets is None or server is None or self.is_reading:
             return
-        self._is_reading = True
+        self.is_reading = True
         receive, take, dispatcher = sockets.requests.recv, self._dispatcher.take, self._dispatcher
         noblock, again, run_callback = zmq.NOBLOCK, zmq.Again, get_hub().loop.run_callback
 
         def drain() -> None:
             # Every message passes through here.
-            if not self._is_reading or self.server is not server:
+            if not self.is_reading or self.server is not server:
                 return
             dispatcher.now_s = monotonic()
             budget = TURN_FRAMES
@@ -148,7 +150,7 @@ class Uplink:
         run_callback(drain)
 
     def _stop_reading(self) -> None:
-        self._is_reading = False
+        self.is_reading = False
         if self._watcher is not None:
             self._watcher.stop()  # type: ignore[attr-defined]
             self._watcher.close()  # type: ignore[attr-defined]

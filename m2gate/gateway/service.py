@@ -1,0 +1,206 @@
+"""The gateway from its start to its end: servers on one side, workers on the other, the hub between them."""
+
+import logging
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import gevent
+import zmq
+from gevent import get_hub
+from gevent.event import Event
+
+from m2gate.errors import ConfigError
+from m2gate.gateway.admission import Admission
+from m2gate.gateway.attachments import Attachments, expected_pids
+from m2gate.gateway.counters import Counters
+from m2gate.gateway.dispatch import Dispatcher
+from m2gate.gateway.hub import GatewayHub
+from m2gate.gateway.linked import LinkedServer
+from m2gate.gateway.report import describe
+from m2gate.gateway.settings import GatewaySettings
+from m2gate.gateway.uplink import Uplink
+from m2gate.gateway.workers import WorkerPool
+from m2gate.inputs.document import StatusDocument
+from m2gate.inputs.status import StatusServer
+from m2gate.link.clock import Clock
+from m2gate.link.orphans import close_orphans
+from m2gate.link.server import LinkSettings
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long before messages are read
+ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
+OPEN_S: Final = 0.5  # a drain serves so long what still comes
+POLL_S: Final = 0.02
+
+
+class Gateway:
+    """Runs one gateway. start(), then wait(); request_stop() drains."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._folder = Path(settings.folder)
+        self._started_s = time.monotonic()
+        self._clock = Clock()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._expected = expected_pids(self._folder)
+        self._pool = WorkerPool()
+        self._dispatcher = Dispatcher(self._pool, Admission(settings.queue_max), Counters())
+        self._hub = GatewayHub(self._dispatcher)
+        self._attachments = Attachments(self._context, self._folder, self._dispatcher, self._pool, self._hub)
+        self._attachments.on_connected = self._read_if_ready
+        link = LinkSettings()
+        self._uplinks = [
+            Uplink(
+                self._context,
+                address,
+                self._dispatcher,
+                settings=link,
+                clock=self._clock,
+                changed=self._servers_changed,
+                flush=self._attachments.flush,
+            )
+            for address in settings.servers
+        ]
+        self._status = StatusServer(self._context, self._folder / "status", self.document)
+        self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
+        self._stop_requests = 0
+        self._stop_wanted = Event()
+        self._stop_now = Event()
+        self._ticks = 0
+
+    # -- life -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind all sockets and begin to link the servers. Raises ConfigError for what cannot be bound."""
+        try:
+            self._attachments.start()
+            self._status.start()
+        except (zmq.ZMQError, OSError) as error:
+            remedy = "stop the gateway that uses this folder, or name another one"
+            raise ConfigError("folder", str(self._folder), f"cannot be used: {error}", remedy) from error
+        self._ticker.start(self._tick)
+        for uplink in self._uplinks:
+            uplink.start()
+        if self._expected:
+            logger.warning("workers of a former gateway expected count=%d", len(self._expected))
+            gevent.spawn_later(CLAIM_S, self._expect_no_more)
+
+    def request_stop(self) -> None:
+        """Drain and stop; a second call stops at once. Callable from a signal handler."""
+        self._stop_requests += 1
+        self._stop_wanted.set()
+        if self._stop_requests > 1:
+            self._stop_now.set()
+
+    def wait(self) -> None:
+        """Blocks the greenlet until the gateway is stopped and everything is delivered."""
+        self._stop_wanted.wait()
+        self._drain()
+        self._ticker.stop()
+        self._status.stop()
+        for uplink in self._uplinks:
+            uplink.stop()
+        self._attachments.close()
+        self._context.term()
+
+    def _drain(self) -> None:
+        """Serve for OPEN_S what still comes, then refuse; until the workers are gone and what is held has ended."""
+        logger.info("draining")
+        self._pool.use_leaving = True
+        self._hub.begin_drain()
+        self._stop_now.wait(OPEN_S)
+        self._dispatcher.is_refusing = True
+        self._attachments.end_all()
+        deadline_s = time.monotonic() + self._settings.drain_timeout_s
+        while self._attachments.workers and time.monotonic() < deadline_s and not self._stop_now.is_set():
+            self._stop_now.wait(POLL_S)
+        if self._attachments.workers:
+            logger.warning("drain timeout workers=%d", len(self._attachments.workers))
+
+    # -- servers --------------------------------------------------------------------------------------------
+
+    def _servers_changed(self) -> None:
+        self._attachments.tell_servers()
+        for uplink in self._uplinks:
+            if uplink.server is not None and uplink.epoch == 1 and not uplink.is_checked:
+                uplink.is_checked = True
+                if uplink.address.control_spec is not None:
+                    gevent.spawn(self._close_orphans, uplink, uplink.server, uplink.address.control_spec)
+
+    def _close_orphans(self, uplink: Uplink, server: LinkedServer, control_spec: str) -> None:
+        """Close what a former gateway had, once messages of this server are read."""
+        count = close_orphans(server, control_spec, lambda: not uplink.is_reading, ORPHAN_S)
+        self._dispatcher.counters.orphans += count
+
+    def _read_if_ready(self, server: LinkedServer) -> None:
+        """Read what a server sends once the workers that may have its sessions have claimed them."""
+        pids = {worker.pid for worker in self._attachments.workers if server.number in worker.connected}
+        if self._expected <= pids:
+            self._read(server)
+
+    def _expect_no_more(self) -> None:
+        missing = self._expected - {worker.pid for worker in self._attachments.workers}
+        if missing:
+            logger.warning("workers of a former gateway did not come back pids=%s", sorted(missing))
+        self._expected = set()
+        for server in self._dispatcher.servers.values():
+            if self._pool.can_reach(server.number):
+                self._read(server)
+
+    def _read(self, server: LinkedServer) -> None:
+        for uplink in self._uplinks:
+            if uplink.server is server:
+                uplink.read()
+
+    # -- time -------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._clock.tick()
+        self._attachments.tick()
+        self._dispatcher.tick()
+        self._ticks += 1
+        if self._ticks % 2 == 0:
+            for server in self._dispatcher.servers.values():
+                server.link.tick()
+            self._hub.tick()
+            self._attachments.beat()
+            _write_beat(self._folder / "gateway.beat")
+        self._attachments.flush()
+
+    # -- seeing in ----------------------------------------------------------------------------------------------
+
+    def document(self) -> StatusDocument:
+        """Return the status document."""
+        return describe(
+            self._dispatcher,
+            self._uplinks,
+            self._attachments.workers,
+            self._hub.part(),
+            started_s=self._started_s,
+            publish_rejected=self._hub.rejected,
+        )
+
+
+def _write_beat(path: Path) -> None:
+    """Tell the supervisor that the loop turns: CLOCK_MONOTONIC in nanoseconds, little-endian."""
+    path.write_bytes(struct.pack("<Q", time.monotonic_ns()))
+
+
+def run(settings: GatewaySettings) -> int:
+    """Run a gateway until it is told to stop; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    gateway = Gateway(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, gateway.request_stop)
+    gateway.start()
+    if settings.ready_fd is not None:
+        os.write(settings.ready_fd, b"ready\n")
+    gateway.wait()
+    return 0
