@@ -17,13 +17,16 @@ from gevent.event import Event
 from m2gate.app.application import App
 from m2gate.app.user_code import user_errors
 from m2gate.errors import ConfigError
+from m2gate.inputs.views import Views
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
 from m2gate.link.server import LinkSettings, Server
+from m2gate.link.tally import Tally
 from m2gate.worker.access_log import AccessLog
 from m2gate.worker.direct import DirectLink
 from m2gate.worker.pool import Pool
+from m2gate.worker.report import Report
 from m2gate.worker.settings import WorkerSettings
 from m2gate.worker.target import load_target
 
@@ -42,12 +45,15 @@ class Worker:
         self._app = app
         self._settings = settings
         self._clock = Clock()
-        self._access_log = AccessLog(settings.access_log) if settings.access_log else None
+        log = settings.access_log
+        self._access_log = AccessLog(log, settings.label, settings.generation) if log else None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         handle = self._handler()
         if settings.max_requests is not None:
             handle = self._counted(handle, settings.max_requests)
         self._pool = Pool(handle, settings.max_handlers)
+        if self._access_log is not None:
+            self._pool.on_refused = self._access_log.begin
         link = LinkSettings(
             inbox_messages=settings.inbox_messages,
             inbox_bytes=settings.inbox_bytes,
@@ -55,7 +61,12 @@ class Worker:
             body_timeout_s=settings.body_timeout_s,
             max_body=app.largest_body(),
         )
-        self._links = [DirectLink(self._context, one, self._pool, link, self._clock) for one in settings.servers]
+        tally = Tally()
+        self._links = [
+            DirectLink(self._context, one, self._pool, link, self._clock, tally=tally) for one in settings.servers
+        ]
+        self._report = Report(settings, self._pool, self._links, app.broadcast, tally)
+        self._views = Views(self._context, self._report.document, status=settings.status, metrics=settings.metrics)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
         self._stop_requests = 0
         self._has_successor = False
@@ -90,13 +101,15 @@ class Worker:
     def start(self) -> None:
         """Run the App's on_start and connect. Blocks the greenlet until all servers are there.
 
-        Raises ConfigError for what a hook raises.
+        Raises ConfigError for what a hook raises, and for a status or metrics address that cannot be had.
         """
         self._mailbox = self._app.mailbox = Mailbox(self._context, Path(self._settings.run_dir), self._app.secret)
         try:
+            self._views.start()
             with user_errors(self._settings.target):
                 self._app.start()
         except ConfigError:
+            self._views.stop()
             self._mailbox.close()
             self._context.term()
             raise
@@ -131,6 +144,7 @@ class Worker:
         self._ticker.stop()
         for link in self._links:
             link.stop()
+        self._views.stop()
         self._mailbox.close()
         # Waits for the last answers to leave, at most for the linger of their sockets.
         self._context.term()
@@ -144,6 +158,9 @@ class Worker:
         """
         logger.info("draining busy=%d", self._pool.busy)
         self._app.begin_drain()
+        self._report.is_leaving = True
+        if self._has_successor:
+            self._views.give_way()
         for server in self._servers():
             server.begin_drain()
         before = self._unfinished() if self._has_successor else []
