@@ -28,7 +28,7 @@ def request(conn_id: int, path: bytes = b"/", body: bytes = b"", **headers: Head
 
 def first(conn_id: int, path: bytes = b"/", **headers: HeaderValue) -> bytes:
     """The first request of a connection, at a server with flow control."""
-    return request(conn_id, path, DOWNLOAD_CREDITS=b"102400", **headers)
+    return request(conn_id, path, b"", **{"DOWNLOAD_CREDITS": b"102400", **headers})
 
 
 def piece(conn_id: int, offset: int, body: bytes, *, is_last: bool = False) -> bytes:
