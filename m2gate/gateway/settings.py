@@ -1,24 +1,37 @@
-"""What a gateway process is told to do, as it is written in its settings file."""
+"""What a gateway process is told to do, as it is written in its settings file: JSON, or TOML by people."""
 
+import difflib
 import json
-from dataclasses import dataclass
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Final
 
 from m2gate.errors import ConfigError
+from m2gate.inputs.listener import parse_address
 from m2gate.link.sockets import DirectServer
+
+FOLDER_MAX: Final = 85  # bytes; ipc paths end at 107, and names such as status.1234567 lie in it
+SERVERS_MAX: Final = 64  # of one gateway
+DRAIN_MAX_S: Final = 86_400.0
+_SPEC: Final = re.compile(r"(tcp://[^/\s]+:\d{1,5}|ipc:///\S{1,106})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """One gateway process.
 
-    folder:          its sockets and the workers' mark tables lie there; short, as ipc paths end at 107 bytes.
-    servers:         the Mongrel2 servers that it links; nobody else may pull from them.
+    folder:          its sockets and the workers' mark tables lie there; absolute, FOLDER_MAX bytes at most.
+    servers:         the Mongrel2 servers that it links, SERVERS_MAX at most; nobody else may pull from them.
     publish_http, publish_pull, publish_sub: where items are published to; None for not at all.
     metrics:         ADDR:PORT for Prometheus; None for none.
-    access_log:      None, "-" for stderr, or a file.
-    drain_timeout_s: after SIGTERM, workers that are there by then are left to themselves.
+    access_log:      None, "-" for stderr, or an absolute path.
+    drain_timeout_s: after SIGTERM, workers that are there by then are left to themselves; 0 to DRAIN_MAX_S.
     queue_max:       requests that wait for a worker; further ones get 503.
+    max_body:        bytes of a request that no worker is asked about when it has more; None for no bound.
     ready_fd:        where ``ready`` is written, for whoever started the process.
     """
 
@@ -31,14 +44,128 @@ class GatewaySettings:
     access_log: str | None = None
     drain_timeout_s: float = 30.0
     queue_max: int = 10_000
+    max_body: int | None = None
     ready_fd: int | None = None
 
     @classmethod
     def read_json(cls, path: Path) -> "GatewaySettings":
-        """Read a settings file (JSON). Raises ConfigError naming the file and key."""
+        """Read a settings file as m2gate writes it. Raises ConfigError naming the file and key."""
         try:
-            values = json.loads(path.read_text())
-            servers = tuple(DirectServer(**one) for one in values.pop("servers"))
-            return cls(servers=servers, **values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError("settings", str(path), f"cannot be used: {error}", "write it as m2gate does") from error
+            text = path.read_text()
+            values = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise ConfigError("settings", str(path), f"cannot be read: {error}", "write it as JSON") from error
+        return _Reader(path, text).settings(values)
+
+    @classmethod
+    def read_toml(cls, path: Path) -> "GatewaySettings":
+        """Read a settings file that a person wrote; folder may be left out.
+
+        Raises ConfigError naming the file, the line where it has one, and the key.
+        """
+        try:
+            text = path.read_text()
+            values = tomllib.loads(text)
+        except OSError as error:
+            remedy = "name a file that exists and may be read"
+            raise ConfigError("-c", str(path), f"cannot be read: {error.strerror}", remedy) from error
+        except ValueError as error:  # UnicodeDecodeError is one, too
+            raise ConfigError("-c", str(path), f"is no TOML: {error}", "correct it") from error
+        return _Reader(path, text).settings({"folder": default_folder(), **values})
+
+
+def default_folder() -> str:
+    """Return where a gateway's folder is if nobody says otherwise: below $M2GATE_ROOT, as all of our paths."""
+    return str(Path(os.environ.get("M2GATE_ROOT") or "/") / "run/m2gate/gateway")
+
+
+class _Reader:
+    """Checks one document and names the place of what is wrong in it."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = text.splitlines()
+
+    def settings(self, values: object) -> GatewaySettings:
+        if not isinstance(values, dict):
+            raise ConfigError("settings", str(self._path), "must be an object", "write keys and values in it")
+        self._check_keys(values, [field.name for field in fields(GatewaySettings)])
+        self._check_values(values)
+        return GatewaySettings(**{**values, "servers": self._servers(values.get("servers"))})
+
+    def _fail(self, key: str, value: object, problem: str, remedy: str) -> ConfigError:
+        named = [number for number, line in enumerate(self._lines, 1) if re.match(rf"\s*\W*{re.escape(key)}\W", line)]
+        # A key of a server may stand in several of them: then the file has to do.
+        source = f"{self._path}:{named[0]}" if len(named) == 1 else str(self._path)
+        return ConfigError(key, value, problem, remedy, source)
+
+    def _check_keys(self, values: Mapping[str, Any], known: list[str]) -> None:
+        for key, value in values.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                remedy = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                raise self._fail(key, value, "no such key", remedy)
+
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        folder = values.get("folder")
+        if not isinstance(folder, str) or not folder.startswith("/") or len(os.fsencode(folder)) > FOLDER_MAX:
+            problem = f"the folder is an absolute path of at most {FOLDER_MAX} bytes"
+            raise self._fail("folder", folder, problem, "e.g. /run/m2gate/gateway")
+        for key in ("publish_http", "metrics"):
+            self._check_address(key, values.get(key))
+        for key in ("publish_pull", "publish_sub"):
+            spec = values.get(key)
+            if spec is not None and not (isinstance(spec, str) and _SPEC.fullmatch(spec)):
+                raise self._fail(key, spec, "no ZeroMQ address", "write tcp://127.0.0.1:5560 or ipc:///PATH")
+        self._check_log(values.get("access_log"))
+        self._check_number("drain_timeout_s", values.get("drain_timeout_s", 0), DRAIN_MAX_S, kinds=(int, float))
+        self._check_number("queue_max", values.get("queue_max", 0), 10_000_000)
+        for key in ("max_body", "ready_fd"):
+            if values.get(key) is not None:
+                self._check_number(key, values[key], 2**53)
+
+    def _check_address(self, key: str, value: object) -> None:
+        if value is None:
+            return
+        if not isinstance(value, str):
+            raise self._fail(key, value, "no address", "write ADDR:PORT, e.g. 127.0.0.1:9090")
+        try:
+            parse_address(key, value)
+        except ConfigError as error:
+            raise self._fail(key, value, error.problem, error.remedy) from error
+
+    def _check_log(self, value: object) -> None:
+        if value not in (None, "-") and not (isinstance(value, str) and value.startswith("/")):
+            raise self._fail("access_log", value, "neither - nor an absolute path", "write - for stderr, or /PATH")
+
+    def _check_number(self, key: str, value: object, high: float, kinds: tuple[type, ...] = (int,)) -> None:
+        if type(value) not in kinds or not 0 <= value <= high:  # type: ignore[operator]  # its type was looked at
+            raise self._fail(key, value, "out of bounds, or no number", f"write a number from 0 to {high:,.0f}")
+
+    def _servers(self, values: object) -> tuple[DirectServer, ...]:
+        if not isinstance(values, list) or not 0 < len(values) <= SERVERS_MAX:
+            problem = f"a gateway has 1 to {SERVERS_MAX} servers"
+            remedy = "add [[servers]] with send_spec, recv_spec, send_ident and control_spec"
+            raise self._fail("servers", values, problem, remedy)
+        servers = tuple(map(self._server, values))
+        idents = [server.send_ident for server in servers]
+        for ident in idents:
+            if idents.count(ident) > 1:
+                raise self._fail("send_ident", ident, "two servers have this name", "give each its own")
+        return servers
+
+    def _server(self, values: object) -> DirectServer:
+        if not isinstance(values, dict):
+            raise self._fail("servers", values, "a server is a table", "write [[servers]] and its keys below")
+        self._check_keys(values, [field.name for field in fields(DirectServer)])
+        for key in ("send_spec", "recv_spec", "send_ident"):
+            if key not in values:
+                raise self._fail("servers", values, f"{key} is missing", f"say the {key} of this server")
+        for key, value in values.items():
+            is_spec = key.endswith("_spec") and value is not None
+            if not isinstance(value, str | None) or (is_spec and not _SPEC.fullmatch(value or "")):
+                raise self._fail(key, value, "no ZeroMQ address", "write ipc:///PATH or tcp://ADDR:PORT")
+        try:
+            return DirectServer(**values)
+        except (ValueError, AttributeError) as error:
+            raise self._fail("send_ident", values["send_ident"], str(error), "use letters, digits and -") from error
