@@ -18,12 +18,12 @@ from m2gate.app.application import App
 from m2gate.app.user_code import user_errors
 from m2gate.errors import ConfigError
 from m2gate.inputs.views import Views
+from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.tally import Tally
-from m2gate.worker.access_log import AccessLog
 from m2gate.worker.direct import DirectLink
 from m2gate.worker.pool import Pool
 from m2gate.worker.report import Report

@@ -37,16 +37,40 @@ class AccessLog:
         """Write the line of an exchange that has ended."""
         head = exchange.head
         remote = head.headers.get(b"REMOTE_ADDR", b"-")
+        self.write_line(
+            request_id=exchange.request_id,
+            client=remote.decode("latin-1") if isinstance(remote, bytes) else "-",
+            method=exchange.method.decode("latin-1"),
+            path=head.path.decode("latin-1"),
+            status=exchange.status,
+            size=exchange.written,
+            started_s=exchange.started_s,
+            gone=exchange.is_cut,
+        )
+
+    def write_line(
+        self,
+        *,
+        request_id: str,
+        client: str,
+        method: str,
+        path: str,
+        status: int,
+        size: int,
+        started_s: float,
+        gone: bool,
+    ) -> None:
+        """Write the line of a request that has ended. size: bytes of body; started_s: of the monotonic clock."""
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "request_id": exchange.request_id,
-            "client": remote.decode("latin-1") if isinstance(remote, bytes) else "-",
-            "method": exchange.method.decode("latin-1"),
-            "path": head.path.decode("latin-1"),
-            "status": exchange.status,
-            "bytes": exchange.written,
-            "duration_ms": round((time.monotonic() - exchange.started_s) * 1e3, 3),
-            "gone": exchange.is_cut,
+            "request_id": request_id,
+            "client": client,
+            "method": method,
+            "path": path,
+            "status": status,
+            "bytes": size,
+            "duration_ms": round((time.monotonic() - started_s) * 1e3, 3),
+            "gone": gone,
             "worker": self._worker,
             "generation": self._generation,
         }

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from m2gate.link.access_log import AccessLog
 from m2gate.link.tally import QUEUE_FULL
-from m2gate.worker.access_log import AccessLog
 from tests.link.fakes import FakeMongrel2, finish, in_greenlet
 
 
