@@ -236,7 +236,7 @@ class Attachments:
         session.is_websocket = claim.is_websocket
         session.owner = worker
         worker.sessions.add(session)
-        session.open.append((claim.number, b""))
+        session.open.append((claim.number, b"", self._dispatcher.now_s))
         worker.outstanding += 1
         self._dispatcher.counters.started += 1
         self._dispatcher.counters.claimed += 1

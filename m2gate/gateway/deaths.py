@@ -41,10 +41,10 @@ def _end(dispatcher: Dispatcher, session: Session, worker: AttachedWorker, *, is
         return 0
     dispatcher.end_open(session, reasons.WORKER_DIED)
     session.owner = None
-    number, frame = opened[0]
+    number, frame, since_s = opened[0]
     state = worker.table.look(number) if is_certain and len(opened) == 1 else UNKNOWN
     if state == UNSENT:
-        dispatcher.answer(session, frame, 502, "the worker that had the request has died", reasons.WORKER_DIED)
+        dispatcher.answer(session, frame, 502, "the worker that had the request has died", since_s)
     else:
         if session.is_websocket and state == SENT:
             session.server.reply(session.conn_id, _RESTARTED)

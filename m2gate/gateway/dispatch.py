@@ -42,8 +42,8 @@ class Dispatcher:
 
     upstream:  finds an owner for a request.
     admission: where requests wait for one.
-    on_refusal: hears of each answer of our own: what was asked, status, request id, reason.
-    on_settled: hears that all which was sent before a hold has been written.
+    ``on_refusal`` hears of each answer of our own: what was asked, status, request id, since when it was open.
+    ``on_settled`` hears that all which was sent before a hold has been written.
     """
 
     def __init__(self, upstream: Upstream, admission: Admission, counters: Counters) -> None:
@@ -53,7 +53,7 @@ class Dispatcher:
         self.servers: dict[int, LinkedServer] = {}
         self.is_refusing = False
         self.now_s = monotonic()
-        self.on_refusal: Callable[[Asked, int, str, str], None] | None = None
+        self.on_refusal: Callable[[Asked, int, str, float], None] | None = None
         self.on_settled: Callable[[Session], None] | None = None
         self._swallower = Swallower()
         self._unsettled: set[Session] = set()
@@ -240,7 +240,7 @@ class Dispatcher:
         if owner is None:
             return
         number = owner.forward(frame)
-        session.open.append((number, frame if len(frame) <= HEAD_BYTES_MAX else frame[:HEAD_BYTES_MAX]))
+        session.open.append((number, frame if len(frame) <= HEAD_BYTES_MAX else frame[:HEAD_BYTES_MAX], self.now_s))
         owner.outstanding += 1
 
     def _wait(self, session: Session, frame: bytes) -> None:
@@ -290,19 +290,19 @@ class Dispatcher:
     def refuse(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
         """Answer a request that no owner was given; it counts as failed for this reason."""
         self.counters.failed[reason] += 1
-        self.answer(session, frame, status, detail, reason)
+        self.answer(session, frame, status, detail, self.now_s)
 
-    def answer(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
+    def answer(self, session: Session, frame: bytes, status: int, detail: str, since_s: float) -> None:
         """Answer a request in place of an owner; the connection goes on only if the request allows it."""
         server, asked = session.server, Asked(frame)
         if asked.method == b"JSON":
-            self.cut(session, reason)
+            self.cut(session, reasons.CLOSED)
             return
         request_id = f"{self._request_prefix}{self._next_request_number():x}"
         data = build_refusal(asked, status, detail, request_id, retry=status == 503)
         server.reply(session.conn_id, data)
         if self.on_refusal is not None:
-            self.on_refusal(asked, status, request_id, reason)
+            self.on_refusal(asked, status, request_id, since_s)
         if asked.keeps_open:
             session.balance += len(data)
             self.next(session)
@@ -353,7 +353,7 @@ class Dispatcher:
             return
         if not session.open:
             return
-        _, frame = session.open.pop(0)
+        _, frame, _ = session.open.pop(0)
         owner.outstanding -= 1
         owner.served += 1
         self.counters.finished += 1

@@ -21,12 +21,15 @@ from m2gate.gateway.counters import Counters
 from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.hub import GatewayHub
 from m2gate.gateway.linked import LinkedServer
+from m2gate.gateway.refusals import Asked
 from m2gate.gateway.report import describe
 from m2gate.gateway.settings import GatewaySettings
 from m2gate.gateway.uplink import Uplink
 from m2gate.gateway.workers import WorkerPool
 from m2gate.inputs.document import StatusDocument
+from m2gate.inputs.metrics import MetricsServer
 from m2gate.inputs.status import StatusServer
+from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
 from m2gate.link.orphans import close_orphans
 from m2gate.link.server import LinkSettings
@@ -68,6 +71,10 @@ class Gateway:
             )
             for address in settings.servers
         ]
+        self._access_log = AccessLog(settings.access_log, "gateway", 0) if settings.access_log else None
+        if self._access_log is not None:
+            self._dispatcher.on_refusal = self._log_refusal
+        self._metrics = MetricsServer(settings.metrics, self.document) if settings.metrics else None
         self._status = StatusServer(self._context, self._folder / "status", self.document)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
         self._stop_requests = 0
@@ -85,6 +92,8 @@ class Gateway:
         except (zmq.ZMQError, OSError) as error:
             remedy = "stop the gateway that uses this folder, or name another one"
             raise ConfigError("folder", str(self._folder), f"cannot be used: {error}", remedy) from error
+        if self._metrics is not None:
+            self._metrics.start()
         self._ticker.start(self._tick)
         for uplink in self._uplinks:
             uplink.start()
@@ -104,6 +113,8 @@ class Gateway:
         self._stop_wanted.wait()
         self._drain()
         self._ticker.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         self._status.stop()
         for uplink in self._uplinks:
             uplink.stop()
@@ -173,6 +184,19 @@ class Gateway:
             self._attachments.beat()
             _write_beat(self._folder / "gateway.beat")
         self._attachments.flush()
+
+    def _log_refusal(self, asked: Asked, status: int, request_id: str, since_s: float) -> None:
+        if self._access_log is not None:
+            self._access_log.write_line(
+                request_id=request_id,
+                client=asked.client.decode("latin-1"),
+                method=asked.method.decode("latin-1"),
+                path=asked.path.decode("latin-1"),
+                status=status,
+                size=0,
+                started_s=since_s,
+                gone=False,
+            )
 
     # -- seeing in ----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from m2gate.gateway.linked import LinkedServer
 
-Opening = tuple[int, bytes]  # the number of the frame that opened an exchange, and that frame
+Opening = tuple[int, bytes, float]  # number of the frame that opened an exchange, that frame, and when it went out
 
 
 class Held(Protocol):

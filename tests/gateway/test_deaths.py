@@ -115,7 +115,7 @@ def test_the_rest_of_an_upload_is_taken_in_so_that_its_client_sees_the_502(gate:
 def test_a_claimed_request_of_which_nothing_was_sent_gets_502(gate: Gate) -> None:
     gate.take(first(1))
     session = gate.session(1)
-    session.open[0] = (1, b"")
+    session.open[0] = (1, b"", 0.0)
     die(gate)
     assert gate.sent[0].startswith(b"m2 1:1, HTTP/1.1 502 ")
     assert b"\r\nConnection: close\r\n" in gate.sent[0]
