@@ -268,6 +268,9 @@ class Dispatcher:
         if session.open:
             self._start(session, session.owner, waiting.popleft())
             return
+        if self.is_refusing:
+            self.refuse(session, waiting.popleft(), 503, "the service is stopping", reasons.STOPPING)
+            return
         owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
         if owner is not None:
             self._start(session, owner, waiting.popleft())
@@ -284,6 +287,13 @@ class Dispatcher:
                 return
             admission.pop()
             self._start(session, owner, session.waiting.popleft())
+
+    def refuse_all(self) -> None:
+        """Answer with 503 what waits, and from now on what comes: the service stops."""
+        self.is_refusing = True
+        while (first := self.admission.first()) is not None:
+            self.admission.pop()
+            self.next(first[0])
 
     # -- answers of our own -----------------------------------------------------------------------------
 

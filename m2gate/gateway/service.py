@@ -127,7 +127,7 @@ class Gateway:
         self._pool.use_leaving = True
         self._hub.begin_drain()
         self._stop_now.wait(OPEN_S)
-        self._dispatcher.is_refusing = True
+        self._dispatcher.refuse_all()
         self._attachments.end_all()
         deadline_s = time.monotonic() + self._settings.drain_timeout_s
         while self._attachments.workers and time.monotonic() < deadline_s and not self._stop_now.is_set():

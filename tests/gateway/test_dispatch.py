@@ -233,6 +233,18 @@ def test_of_a_refused_head_request_only_the_head_is_sent(gate: Gate) -> None:
     assert closing == reply(2, b"")
 
 
+def test_a_stop_refuses_what_waits(tmp_path: Path) -> None:
+    gate = Gate(tmp_path, workers=1, capacity=1)
+    gate.take(first(1), first(2), request(1, b"/behind"))
+    gate.dispatcher.refuse_all()
+    gate.take(first(3))
+    assert [one[:20] for one in gate.sent] == [b"m2 1:2, HTTP/1.1 503", b"m2 1:3, HTTP/1.1 503"]
+    gate.done(gate.workers[0], 1)
+    assert gate.sent[2].startswith(b"m2 1:1, HTTP/1.1 503")
+    assert gate.dispatcher.counters.failed[STOPPING] == 3
+    gate.assert_counted()
+
+
 # -- workers that leave ---------------------------------------------------------------------------------
 
 
