@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from typing import Any, Final
 
 import gevent
@@ -43,8 +44,8 @@ class Listener:
     """Serves a WSGI application at an address of this machine.
 
     key, address: the setting, such as ``metrics``, and its value ``HOST:PORT``.
-    Bounds: connections_max at once, each for CONNECTION_S at most and with a head of some KiB, so that
-    clients that send or read slowly keep others waiting no longer than that.
+    Bounds: connections_max at once, each for CONNECTION_S at most, so that clients that send or read
+    slowly keep others waiting no longer than that; a head of 100 lines, each of 64 KiB at most (400).
     A port that is taken is tried again until it is free: of two workers the successor gets it as soon
     as its predecessor has stopped.
     """
@@ -124,6 +125,12 @@ class _Handler(WSGIHandler):
         finally:
             timer.stop()
             timer.close()
+
+    def read_request(self, raw_requestline: str) -> Any:
+        try:
+            return super().read_request(raw_requestline)
+        except HTTPException as error:  # more headers than the library takes
+            raise ValueError(str(error)) from None  # which is answered with 400; anything else leaves a traceback
 
     def handle_error(self, t: Any, v: Any, tb: Any) -> None:
         logger.error("request of a tool failed", exc_info=(t, v, tb))
