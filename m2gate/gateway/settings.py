@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from m2gate.errors import ConfigError
+from m2gate.gateway.place import FOLDER_MAX, default_folder
 from m2gate.inputs.listener import parse_address
 from m2gate.link.sockets import DirectServer
 
-FOLDER_MAX: Final = 85  # bytes; ipc paths end at 107, and names such as status.1234567 lie in it
 SERVERS_MAX: Final = 64  # of one gateway
 DRAIN_MAX_S: Final = 86_400.0
 _SPEC: Final = re.compile(r"(tcp://[^/\s]+:\d{1,5}|ipc:///\S{1,106})")
@@ -72,11 +72,6 @@ class GatewaySettings:
         except ValueError as error:  # UnicodeDecodeError is one, too
             raise ConfigError("-c", str(path), f"is no TOML: {error}", "correct it") from error
         return _Reader(path, text).settings({"folder": default_folder(), **values})
-
-
-def default_folder() -> str:
-    """Return where a gateway's folder is if nobody says otherwise: below $M2GATE_ROOT, as all of our paths."""
-    return str(Path(os.environ.get("M2GATE_ROOT") or "/") / "run/m2gate/gateway")
 
 
 class _Reader:

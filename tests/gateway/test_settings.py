@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from m2gate.errors import ConfigError
-from m2gate.gateway.settings import FOLDER_MAX, SERVERS_MAX, GatewaySettings
+from m2gate.gateway.place import FOLDER_MAX
+from m2gate.gateway.settings import SERVERS_MAX, GatewaySettings
 from m2gate.link.sockets import DirectServer
 
 SERVER = {"send_spec": "ipc:///a/requests", "recv_spec": "ipc:///a/replies", "send_ident": "shop"}
@@ -107,5 +108,5 @@ def test_bounds(tmp_path: Path) -> None:
     assert len(read_json(tmp_path, servers=servers, folder="/" + (FOLDER_MAX - 1) * "x").servers) == SERVERS_MAX
     with pytest.raises(ConfigError, match="1 to 64 servers"):
         read_json(tmp_path, servers=[*servers, {**SERVER, "send_ident": "more"}])
-    with pytest.raises(ConfigError, match="at most 85 bytes"):
+    with pytest.raises(ConfigError, match="at most 90 bytes"):
         read_json(tmp_path, folder="/" + FOLDER_MAX * "x")
