@@ -212,6 +212,21 @@ class Connection(Outflow):
 
     # -- ending -------------------------------------------------------------------------------
 
+    def hand_over(self) -> None:
+        """Forget the client, as somebody else answers it from now on: nothing is closed. Idempotent.
+
+        For whoever still has this object, its tokens included, the connection is gone.
+        """
+        if self.gone:
+            return
+        self.gone = True
+        self.current = None
+        self.units.clear()
+        self.queued = 0
+        self.announce_close()
+        self.server.drop(self)
+        self._tell_gone()
+
     def close(self) -> None:
         """Close once everything queued has been written; nothing can be sent after it."""
         if self.gone or self.closing:
@@ -253,10 +268,13 @@ class Connection(Outflow):
                 waiting.upload.abandon()  # it may lie in a file
         self.announce_close()
         self.server.forget(self)
-        if self.turnstile is not None:
-            self.turnstile.turn()
         if self.current is not None:
             self.current.connection_lost()
+        self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        if self.turnstile is not None:
+            self.turnstile.turn()
         callbacks, self.on_gone = self.on_gone, None
         for callback in callbacks or ():
             # In the loop, not here: the caller may be in the middle of a fan-out.
@@ -285,7 +303,9 @@ class Connection(Outflow):
             return False
         if self.current is not None and self.current.detached and self.current.started:
             # Only the client knows when an answer by token is complete: then it asks again.
-            self.current.complete(0, 0)
+            detached = self.current
+            self.leave(detached, is_followed=True)
+            detached.complete(0, 0)
         server = self.server
         if self.current is None:
             server.requests += 1
@@ -307,8 +327,11 @@ class Connection(Outflow):
             return None
         return newest.upload
 
-    def leave(self, exchange: "Exchange") -> None:
-        """End exchange, which was the current one; the next in the pipeline becomes runnable."""
+    def leave(self, exchange: "Exchange", *, is_followed: bool = False) -> None:
+        """End exchange, which was the current one; the next in the pipeline becomes runnable.
+
+        is_followed: another one enters right after this call.
+        """
         if self.current is not exchange:
             return
         self.current = None

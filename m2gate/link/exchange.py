@@ -43,6 +43,7 @@ class Exchange:
                     upload that nobody read to its end).
     ``is_cut``      the connection was closed before the response was complete.
     ``failure``     why it did not end as the App wanted it, one of the reasons in link/tally; ``""`` if it did.
+    ``number``      of the frame that opened it, behind a gateway; 0 else.
     ``on_end``      called once with the exchange when it is over (access log).
     """
 
@@ -60,6 +61,7 @@ class Exchange:
     detached = False
     is_held = False
     is_endless = False
+    number = 0
     is_cut = False
     failure = ""
     on_end: "Callable[[Exchange], None] | None" = None
@@ -310,15 +312,26 @@ class Exchange:
 
     def detach(self) -> None:
         """Let the handler return without a response; whoever has the connection's token answers."""
-        self.detached = True
         self.is_held = True
+        if not self.detached:
+            self.detached = True
+            journal = self.connection.server.journal
+            if journal is not None and not self.connection.gone:
+                journal.detached(self.connection.conn_id)
 
     def take_over(self) -> None:
         """Hear that a holder of the connection's token writes to it now: the answer is no longer ours."""
         if self.state == NOT_STARTED:
             self.state = STARTED
-            self.detached = True
-            self.is_held = True
+            self.detach()
+
+    def hand_over(self) -> None:
+        """End here what another process goes on with: the connection is its own from now on."""
+        self.connection.hand_over()
+        self.state = FINISHED
+        self.connection.server.tally.finished += 1
+        for callback in self._at_end:
+            callback()
 
     def _write(self, data: bytes) -> None:
         try:

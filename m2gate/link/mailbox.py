@@ -158,6 +158,8 @@ def deliver(connection: "Connection", data: bytes) -> bytes:
     """Hand data to a connection, ``b""`` to close it: "ok", or "slow" if too much waits already."""
     if connection.current is not None:
         connection.current.take_over()
+    elif connection.server.journal is not None:
+        return b"gone"  # between requests the gateway may give the connection to somebody else
     if not data:
         connection.close()
     elif connection.queued + len(data) > QUEUED_MAX:

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,8 @@ from m2gate.link.clock import Clock
 from m2gate.link.connection import Connection
 from m2gate.link.disk_upload import DiskUploads
 from m2gate.link.exchange import Exchange
+from m2gate.link.journal import Journal
+from m2gate.link.journaled import JournaledConnection
 from m2gate.link.opening import open_exchange
 from m2gate.link.tally import STOPPING, Tally
 from m2gate.link.upload import Upload
@@ -79,6 +81,8 @@ class Server:
     send_soon: the same for a whole answer, which may wait for others; send if not given.
     run:    takes an exchange that became runnable because the one before it ended.
     tally:  counts how exchanges end, except for those whose answer left by send_soon.
+    ``journal`` what the gateway is told of its exchanges; None without a gateway.
+    ``frame_number`` of the message that is being filed, with a gateway.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class Server:
         self.rejected = 0  # messages that broke a rule
         self.requests = 0  # that were taken in, whatever became of them
         self.tally = tally or Tally()
+        self.journal: Journal | None = None
+        self.frame_number = 0
         self.request_prefix = secrets.token_hex(4) + "-"
         self.next_request_number = itertools.count(1).__next__
         self._flow_control: bool | None = None
@@ -195,9 +201,13 @@ class Server:
                 return None
             connection = self._open(message)
         exchange = open_exchange(connection, method, message, self._disk)
-        if exchange is None or not connection.enter(exchange):
+        if exchange is None:
             return None
-        return self._part(exchange) if self.is_draining else exchange
+        exchange.number = self.frame_number
+        if not connection.enter(exchange):
+            return None
+        # A gateway has somebody else to answer the connection's next request.
+        return self._part(exchange) if self.is_draining and self.journal is None else exchange
 
     def _part(self, exchange: Exchange) -> Exchange:
         """Make exchange the last of its connection."""
@@ -215,7 +225,7 @@ class Server:
             # A connection that was open before this worker was: what the former one sent has been
             # written, or its client would not ask again.
             window = CREDITS_INITIAL if self._flow_control else None
-        connection = Connection(self, message.conn_id, window)
+        connection = (Connection if self.journal is None else JournaledConnection)(self, message.conn_id, window)
         self.connections[message.conn_id] = connection
         return connection
 
@@ -315,6 +325,22 @@ class Server:
             del self.connections[connection.conn_id]
             self._remember_closed(connection.conn_id)
 
+    def drop(self, connection: Connection) -> None:
+        """Drop a connection that somebody else has now: its next request here opens it anew."""
+        if self.connections.get(connection.conn_id) is connection:
+            del self.connections[connection.conn_id]
+
+    def release(self, conn_ids: Iterable[int]) -> None:
+        """Give up connections that the gateway has taken away: idle ones are somebody else's, others are cut."""
+        for conn_id in conn_ids:
+            connection = self.connections.get(conn_id)
+            if connection is None:
+                continue
+            if connection.current is None:
+                connection.hand_over()
+            else:
+                connection.lose()
+
     def _remember_closed(self, conn_id: int) -> None:
         if len(self._closed) < CLOSED_REMEMBERED_MAX:
             self._closed[conn_id] = self.now_s
@@ -341,6 +367,7 @@ class Server:
     def close(self) -> None:
         """Give up all connections: the sockets to this Mongrel2 are gone."""
         self.is_closed = True
+        self.journal = None
         self.send = self.send_soon = _discard
         for connection in tuple(self.connections.values()):
             connection.lose()
@@ -352,7 +379,8 @@ class Server:
             exchange = connection.current
             if exchange is None:
                 continue  # its next request may be here already, unread
-            exchange.close_after = True
+            if self.journal is None:
+                exchange.close_after = True
             if isinstance(exchange, WebSocketExchange):
                 exchange.go_away()
             elif exchange.is_endless:
@@ -396,6 +424,8 @@ class Server:
                     # Mongrel2 is writing a file; or it has killed the connection, and tells so now.
                     connection.idle_since_s = self.now_s
                     used.append(connection.conn_id)
+                elif self.journal is not None:
+                    connection.hand_over()
                 else:
                     connection.lose()
                     self._closed.pop(connection.conn_id, None)  # should it live, its next request counts
