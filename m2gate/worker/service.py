@@ -200,6 +200,8 @@ def run(settings: WorkerSettings) -> int:
         gevent.signal_handler(number, worker.request_stop)
     gevent.signal_handler(signal.SIGHUP, worker.request_handover)
     worker.start()
+    if settings.output_fd is not None:
+        take_output(settings.output_fd)
     tell(settings, b"ready\n")
     worker.wait()
     return 0
@@ -209,6 +211,15 @@ def tell(settings: WorkerSettings, line: bytes) -> None:
     """Tell whoever started this process how far it has come."""
     if settings.ready_fd is not None:
         os.write(settings.ready_fd, line)
+
+
+def take_output(descriptor: int) -> None:
+    """Write to this descriptor from now on: one of many attempts to start has come to something."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    os.close(descriptor)
 
 
 def describe(app: App, run_dir: Path) -> None:

@@ -26,6 +26,7 @@ class WorkerSettings:
     await_go:        after ``loaded`` wait for a line on stdin before connecting.
     status:          path of the status socket, see docs/reference/status.md; None for none.
     metrics:         ``HOST:PORT`` where Prometheus may ask; None for none.
+    output_fd:       becomes stdout and stderr once the worker is ready; None leaves them as they are.
     name:            what logs and status call this worker; its pid if None.
     generation:      which code it runs, as counted by whoever started it.
     """
@@ -46,6 +47,7 @@ class WorkerSettings:
     await_go: bool = False
     status: str | None = None
     metrics: str | None = None
+    output_fd: int | None = None
     name: str | None = None
     generation: int = 1
 
