@@ -1,8 +1,8 @@
-"""The pair of ZeroMQ sockets to one Mongrel2, for as long as that Mongrel2 lives.
+"""The ZeroMQ sockets to one Mongrel2, for as long as that Mongrel2 lives.
 
 The sockets never reconnect by themselves. A restarted Mongrel2 gives the same ids to other clients,
 so everything that belongs to the old one, unread messages included, must be gone before the first
-message of the new one: when either socket disconnects both are closed, and new ones are opened.
+message of the new one: when a socket disconnects all are closed, and new ones are opened.
 """
 
 import logging
@@ -13,8 +13,8 @@ from typing import Final
 import zmq
 from gevent import get_hub
 from gevent.event import Event
-from zmq.utils.monitor import parse_monitor_message
 
+from m2gate.link.monitor import LOST, Monitor
 from m2gate.link.wait import READ
 from m2gate.wire.mongrel2 import check_ident
 
@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 RETRY_S: Final = 0.05  # between attempts to reach a Mongrel2 that is not there
 SETTLE_S: Final = 3.0  # for the handshakes and the subscription; then a new attempt
 DELIVER_MS: Final = 2_000  # for what is queued when the sockets are closed on purpose
-_LOST: Final = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
-_EVENTS: Final = _LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,43 +45,41 @@ class DirectServer:
         check_ident(self.send_ident.encode())
 
 
-class Sockets:
-    """PULL and XPUB to one Mongrel2, connected and settled; used once, never reconnected.
+class Replies:
+    """The XPUB to one Mongrel2, connected and settled; used once, never reconnected.
 
     XPUB instead of PUB: it shows the moment at which Mongrel2's subscription has arrived, before
     which every response would be dropped silently.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", server: DirectServer) -> None:
-        self._server = server
-        self.replies = context.socket(zmq.XPUB)
-        self.requests = context.socket(zmq.PULL)
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", send_ident: str, recv_spec: str) -> None:
+        self._send_ident = send_ident
+        self._recv_spec = recv_spec
         self._lost = Event()
         self._ready = Event()
-        self._watched: list[tuple[zmq.Socket[bytes], zmq.Socket[bytes], object]] = []
-        for socket in (self.replies, self.requests):
-            socket.linger = 0
-            socket.reconnect_ivl = -1
+        self._monitors: list[Monitor] = []
+        self.replies = context.socket(zmq.XPUB)
+        self.replies.linger = 0
+        self.replies.reconnect_ivl = -1
         self.replies.sndhwm = 0  # XPUB drops silently at its mark; credits bound what is queued
 
     def open(self) -> bool:
         """Connect and settle. Blocks the greenlet; False if Mongrel2 is not there."""
         try:
-            self._watch_monitor(self.replies)
-            self._watch_monitor(self.requests)
-            self.replies.connect(self._server.recv_spec)
-            if not self._wait_subscribed():
-                return False
-            self.requests.connect(self._server.send_spec)
+            return self._connect() and not self._lost.is_set()
         except zmq.ZMQError as error:
-            logger.error("cannot connect send_ident=%s error=%s", self._server.send_ident, error)
+            logger.error("cannot connect send_ident=%s error=%s", self._send_ident, error)
             return False
-        return not self._lost.is_set()
+
+    def _connect(self) -> bool:
+        self._watch(self.replies)
+        self.replies.connect(self._recv_spec)
+        return self._wait_subscribed()
 
     def _wait_subscribed(self) -> bool:
         watcher = get_hub().loop.io(self.replies.fileno(), READ)
         watcher.start(self._ready.set)
-        own = self._server.send_ident.encode() + b" "
+        own = self._send_ident.encode() + b" "
         deadline_s = time.monotonic() + SETTLE_S
         try:
             while not self._lost.is_set():
@@ -96,7 +92,7 @@ class Sockets:
                     self._warn_of_prefix(subscription[1:])
                     return True
                 else:
-                    ident = self._server.send_ident
+                    ident = self._send_ident
                     logger.warning("another recv_ident send_ident=%s recv_ident=%r", ident, subscription[1:])
             return False
         finally:
@@ -104,10 +100,10 @@ class Sockets:
             watcher.close()
 
     def _warn_of_prefix(self, recv_ident: bytes) -> None:
-        if recv_ident != self._server.send_ident.encode() + b" ":
+        if recv_ident != self._send_ident.encode() + b" ":
             logger.warning(
                 "recv_ident should be the send_ident and a blank send_ident=%s recv_ident=%r",
-                self._server.send_ident,
+                self._send_ident,
                 recv_ident,
             )
 
@@ -118,41 +114,49 @@ class Sockets:
         except zmq.Again:
             return None
 
-    def _watch_monitor(self, socket: "zmq.Socket[bytes]") -> None:
-        monitor = socket.get_monitor_socket(_EVENTS)
-        watcher = get_hub().loop.io(monitor.fileno(), READ)
-        self._watched.append((socket, monitor, watcher))
+    def _watch(self, socket: "zmq.Socket[bytes]") -> None:
+        self._monitors.append(Monitor(socket, self._happened))
 
-        def look() -> None:
-            while True:
-                try:
-                    event = parse_monitor_message(monitor.recv_multipart(zmq.NOBLOCK))
-                except zmq.Again:
-                    return
-                if event["event"] & _LOST:
-                    self._lost.set()
-                    self._ready.set()
-
-        watcher.start(look)
-        look()
+    def _happened(self, event: int) -> None:
+        if event & LOST:
+            self._lost.set()
+            self._ready.set()
 
     def wait_lost(self) -> None:
-        """Blocks the greenlet until one of the sockets has lost its Mongrel2."""
+        """Blocks the greenlet until a socket has lost its Mongrel2."""
         self._lost.wait()
 
     def give_up(self) -> None:
-        """End wait_lost: the sockets are not wanted any more."""
+        """End open and wait_lost: the sockets are not wanted any more."""
         self._lost.set()
+        self._ready.set()
 
     def close(self, *, deliver: bool = False) -> None:
-        """Close both; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""
-        for socket, monitor, watcher in self._watched:
-            # Not disable_monitor(): it closes the reading end first, and when libzmq has an event to
-            # write in that moment, its thread waits for a reader for ever, and we for its lock.
-            socket.monitor(None, 0)
-            watcher.stop()  # type: ignore[attr-defined]
-            watcher.close()  # type: ignore[attr-defined]
-            monitor.close(linger=0)
-        self._watched.clear()
-        self.requests.close(linger=0)
+        """Close; deliver: let what is queued still reach Mongrel2, for DELIVER_MS at most."""
+        for monitor in self._monitors:
+            monitor.close()
+        self._monitors.clear()
         self.replies.close(linger=DELIVER_MS if deliver else 0)
+
+
+class Sockets(Replies):
+    """PULL and XPUB to one Mongrel2."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", server: DirectServer) -> None:
+        super().__init__(context, server.send_ident, server.recv_spec)
+        self._send_spec = server.send_spec
+        self.requests = context.socket(zmq.PULL)
+        self.requests.linger = 0
+        self.requests.reconnect_ivl = -1
+
+    def _connect(self) -> bool:
+        self._watch(self.requests)
+        if not super()._connect():
+            return False
+        self.requests.connect(self._send_spec)
+        return True
+
+    def close(self, *, deliver: bool = False) -> None:
+        """Close both; see Replies."""
+        super().close(deliver=deliver)
+        self.requests.close(linger=0)
