@@ -232,12 +232,30 @@ class Backoff:
             return 0.0
         return min(RESTART_MAX_S, RESTART_FIRST_S * 2.0 ** min(self.deaths - 2, 10))
 
+    def forget(self) -> None:
+        """Count anew: what was started lives."""
+        self.deaths = 0
+
+
+def describe_restart(line: str, deaths: int) -> str:
+    """Return what an operator is told of a death; "" in a crash loop that has been told.
+
+    line: how it ended. deaths: in a row.
+    """
+    if deaths < LOOP_DEATHS:
+        return f"{line}; starting it again"
+    if deaths == LOOP_DEATHS:
+        return f"{line}, again and again; trying again, every {RESTART_MAX_S:g} s at last, without saying so each time"
+    return ""
+
 
 class Keeper:
     """Keeps one process running: starts it again when it ends by itself, with back-off.
 
     spawn: starts the process; gets what to call at its end.
     say:   takes one line for the operator: each death at first, then once that it is a crash loop.
+    on_death: gets one line about each death.
+    ``is_looping`` says whether it dies again and again.
     """
 
     def __init__(
@@ -246,15 +264,24 @@ class Keeper:
         name: str,
         spawn: Callable[[Callable[[Child], None]], Child],
         say: Callable[[str], None],
+        on_death: Callable[[str], None] | None = None,
     ) -> None:
         self._loop = loop
         self._name = name
         self._spawn = spawn
         self._say = say
+        self._on_death = on_death
         self._backoff = Backoff()
         self._restart: Timer | None = None
         self._is_wanted = False
         self.child: Child | None = None
+
+    @property
+    def is_looping(self) -> bool:
+        """Whether it has died again and again, and not lived for long since."""
+        child = self.child
+        lives = child is not None and time.monotonic() - child.started_s >= ALIVE_S
+        return self._backoff.deaths >= LOOP_DEATHS and not lives
 
     def start(self) -> None:
         """Start the process, unless it runs."""
@@ -292,12 +319,10 @@ class Keeper:
         if not self._is_wanted:
             return
         delay_s = self._backoff.next_delay_s(time.monotonic() - child.started_s)
-        deaths = self._backoff.deaths
-        if deaths < LOOP_DEATHS:
-            self._say(f"{self._name} {child.describe_end()}; starting it again")
-        elif deaths == LOOP_DEATHS:
-            self._say(
-                f"{self._name} {child.describe_end()}, again and again;"
-                f" trying again, every {RESTART_MAX_S:g} s at last, without saying so each time"
-            )
+        line = f"{self._name} {child.describe_end()}"
+        if self._on_death is not None:
+            self._on_death(line)
+        told = describe_restart(line, self._backoff.deaths)
+        if told:
+            self._say(told)
         self._restart = self._loop.call_later(delay_s, self.start)
