@@ -12,6 +12,7 @@ from m2gate.version import __version__
 COMMANDS: Final = {
     "run": "m2gate.cli.run",
     "config": "m2gate.cli.config",
+    "status": "m2gate.cli.status",
     "version": "m2gate.cli.version",
 }
 
