@@ -62,6 +62,53 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options about workers, direct or attached, to a command."""
+    for option in (
+        click.option(
+            "--no-patch", is_flag=True, help="Leave the standard library alone: only gevent's own calls cooperate."
+        ),
+        click.option(
+            "--max-requests",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Let a fresh process take over after N requests. Default: never.",
+        ),
+        click.option(
+            "--drain-timeout",
+            type=click.FloatRange(0, 86_400),
+            default=30.0,
+            show_default=True,
+            metavar="S",
+            help="Seconds for what is open at a stop.",
+        ),
+        click.option(
+            "--access-log",
+            is_flag=False,
+            flag_value="-",
+            metavar="[FILE]",
+            help="One line a request, to FILE or without it to stderr. Default: only if stderr is a terminal.",
+        ),
+        click.option("--reload", is_flag=True, help="Load the code again when a source file changes."),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_access_log(value: str | None) -> str | None:
+    """Return "-" for stderr, an absolute path, or None. Raises ConfigError for what is no place for a log."""
+    if value is None:
+        return "-" if os.isatty(2) else None
+    if value == "-":
+        return value
+    path = Path(os.path.abspath(value))
+    if path.suffix == ".py" or path.is_dir() or (not path.parent.is_dir()):
+        problem = "this is no place for a log"
+        remedy = "write --access-log=FILE, or put TARGET before --access-log"
+        raise ConfigError("--access-log", value, problem, remedy)
+    return str(path)
+
+
 def parse_server_options(bind: str, static: Sequence[str], tls_certs: str | None) -> ServerOptions:
     """Check the options about the server. Raises ConfigError naming the option."""
     address, port = parse_bind(bind)
@@ -71,17 +118,22 @@ def parse_server_options(bind: str, static: Sequence[str], tls_certs: str | None
 
 def parse_bind(text: str) -> tuple[str, int]:
     """Parse ADDR:PORT, [ADDR]:PORT, :PORT or PORT. Raises ConfigError."""
+    return parse_address("--bind", text, DEFAULT_BIND)
+
+
+def parse_address(option: str, text: str, example: str = "127.0.0.1:5561") -> tuple[str, int]:
+    """Parse ADDR:PORT, [ADDR]:PORT, :PORT or PORT. Raises ConfigError naming the option."""
     host, _, port_text = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     host = "127.0.0.1" if host == "localhost" else host
     if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65_535:
-        raise ConfigError("--bind", text, "no port from 0 to 65535 in it", "use e.g. 127.0.0.1:6767")
+        raise ConfigError(option, text, "no port from 0 to 65535 in it", f"use e.g. {example}")
     try:
         ipaddress.ip_address(host)
     except ValueError as error:
         problem = f"{host!r} is no IP address"
-        remedy = "use an address of this machine, e.g. 127.0.0.1:6767 or 0.0.0.0:6767"
-        raise ConfigError("--bind", text, problem, remedy) from error
+        remedy = f"use an address of this machine, e.g. {example} or 0.0.0.0:{example.rpartition(':')[2]}"
+        raise ConfigError(option, text, problem, remedy) from error
     return host, int(port_text)
 
 

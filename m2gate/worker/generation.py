@@ -201,6 +201,18 @@ class Generation:
         """Whether what is started in one of its places dies again and again."""
         return any(slot.is_looping for slot in self.slots)
 
+    @property
+    def json_sockets(self) -> tuple[str, ...]:
+        """The JSON sockets of the App, once it is loaded."""
+        worker = self.slots[0].worker
+        return worker.json_sockets if worker is not None else ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The source files that were imported, once they are loaded."""
+        worker = self.slots[0].worker
+        return worker.files if worker is not None else ()
+
     def count(self, what: str) -> int:
         """Count the workers of which this attribute is true, e.g. ``is_loaded``."""
         return sum(slot.worker is not None and bool(getattr(slot.worker, what)) for slot in self.slots)

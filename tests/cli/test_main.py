@@ -73,7 +73,7 @@ def test_help_imports_no_machinery() -> None:
 
 USAGE = [
     pytest.param(["--nonsense"], "--nonsense", "; see m2gate --help\n", id="option"),
-    pytest.param(["run", "--workers", "2"], "--workers", "; see m2gate run --help\n", id="later"),
+    pytest.param(["run", "--workers", "0"], "--workers", "; see m2gate run --help\n", id="bound"),
     pytest.param(["serve"], "serve", "; see m2gate --help\n", id="command"),
     pytest.param(["run", "--drain-timeout", "soon"], "--drain-timeout", "; see m2gate run --help\n", id="number"),
 ]

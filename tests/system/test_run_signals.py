@@ -156,7 +156,7 @@ def test_clients_of_a_dead_worker_are_not_left_hanging(app: Path) -> None:
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: answers(run, "one"), "another worker answers")
         assert client.recv(100) == b""
-        wait_until(lambda: "closed connections of a former worker count=" in run.stderr, "it is said")
+        wait_until(lambda: "closed connections that were left behind count=" in run.stderr, "it is said")
         assert get(run, "/slow/2") == "slept"
 
 
