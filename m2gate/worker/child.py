@@ -16,6 +16,10 @@ from m2gate.worker.supervisor import Child, Loop
 
 State = Literal["starting", "ready", "leaving"]
 
+INTERPRETER: Final = sys.executable
+# -P: the current folder must not shadow the modules that the worker itself needs; it comes onto the
+# path when the target is imported.
+PROGRAM: Final = ("-P", "-m", "m2gate.worker.process")
 LINE_MAX: Final = 1_024  # bytes of reports read at once
 LAST_WORDS_MAX: Final = 4_096  # bytes of a worker's output in which its last line is looked for
 
@@ -191,12 +195,9 @@ class WorkerChild:
 
     def _spawn_with(self, settings: Path, document: dict[str, object], output: int, *more: int) -> Child:
         settings.write_text(json.dumps(document))
-        # -P: the current folder must not shadow the modules that the worker itself needs; it comes
-        # onto the path when the target is imported.
-        command = [sys.executable, "-P", "-m", "m2gate.worker.process", str(settings)]
         return self._loop.spawn(
             "the worker",
-            command,
+            [INTERPRETER, *PROGRAM, str(settings)],
             self._ended,
             environ=environment(self._plan.environ),
             stdin=subprocess.PIPE,

@@ -148,6 +148,7 @@ class Loop:
         for child in self._children:
             child.process.kill()
             child.process.wait()
+            child.close()
         self._children.clear()
 
 
@@ -202,9 +203,13 @@ class Child:
         """Called by the loop once the process has ended."""
         if self._kill_timer is not None:
             self._kill_timer.cancel()
+        self.close()
+        self._on_exit(self)
+
+    def close(self) -> None:
+        """Close the pipe to the process, if there is one."""
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self._on_exit(self)
 
     def describe_end(self) -> str:
         """Say how the process ended."""
