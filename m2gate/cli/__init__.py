@@ -12,8 +12,10 @@ from m2gate.version import __version__
 COMMANDS: Final = {
     "run": "m2gate.cli.run",
     "config": "m2gate.cli.config",
+    "gateway": "m2gate.cli.gateway",
     "status": "m2gate.cli.status",
     "version": "m2gate.cli.version",
+    "worker": "m2gate.cli.worker",
 }
 
 

@@ -122,13 +122,8 @@ class GatewayKeeper:
             reports.close_writer()
 
     def _ended(self, child: Child) -> None:
-        if self._supervision.is_ready or self._supervision.is_stopping:
-            return
-        status = child.process.returncode
-        is_told = status == 2  # it has said why, in its own line
-        self._supervision.fail(
-            "" if is_told else f"the gateway {child.describe_end()} before it was ready", status=2 if is_told else 1
-        )
+        if not self._supervision.is_ready and not self._supervision.is_stopping:
+            self._supervision.fail_to_start("the gateway", child)
 
     def _look(self) -> None:
         child = self._keeper.child

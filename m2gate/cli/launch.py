@@ -157,9 +157,7 @@ class Launch:
 
     def mode_failed(self, worker: WorkerChild) -> None:
         """See Host."""
-        is_told = worker.child.process.returncode == 2  # it has said why, in its own line
-        line = "" if is_told else f"the worker {worker.child.describe_end()} before it was ready"
-        self.supervision.fail(line, 2 if is_told else 1)
+        self.supervision.fail_to_start("the worker", worker.child)
 
     def mode_cannot(self, error: M2GateError) -> None:
         """See Host."""

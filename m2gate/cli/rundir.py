@@ -1,4 +1,4 @@
-"""The run directory of ``m2gate run``: its sockets, its configuration, its logs; gone when it ends.
+"""The directory of one ``m2gate run`` or ``m2gate worker``: sockets, configuration, logs; gone when it ends.
 
 Whoever runs holds a lock on its directory, so one whose lock is free belongs to a dead process.
 """
@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from m2gate.errors import M2GateError
 from m2gate.site.check import IPC_PATH_MAX
 
 # What the names of sockets in a run directory need; a base that leaves less room is not used.
-_NAMES_MAX: Final = len("/run-65535/worker-99999/replies")
+_NAMES_MAX: Final = len("/workers-4194304/worker-99999/replies")
 
 
 class RunError(M2GateError):
@@ -37,17 +37,27 @@ def base_directory() -> Path:
     return Path("/tmp") / f"m2gate-{os.getuid()}"  # noqa: S108 - owner and mode are checked
 
 
+def run_directory(port: int) -> AbstractContextManager[Path]:
+    """Make ``run-PORT``, see held_directory."""
+    return held_directory(f"run-{port}", "stop that, or choose another port")
+
+
+def workers_directory() -> AbstractContextManager[Path]:
+    """Make a directory for the workers of this process, see held_directory."""
+    return held_directory(f"workers-{os.getpid()}", "stop that")
+
+
 @contextmanager
-def run_directory(port: int) -> Iterator[Path]:
-    """Make ``run-PORT`` (0700) and hold it; at the end remove it, and its parent if that is empty.
+def held_directory(name: str, remedy: str) -> Iterator[Path]:
+    """Make a folder (0700) and hold it; at the end remove it, and its parent if that is empty.
 
     Directories that dead processes left are removed on the way.
-    Raises RunError if another process holds it or it cannot be made.
+    Raises RunError if another process holds it (remedy says what to do then) or it cannot be made.
     """
     base = base_directory()
-    folder = base / f"run-{port}"
+    folder = base / name
     try:
-        lock = _make(base, folder)
+        lock = _make(base, folder, remedy)
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be made: {error.strerror}; set XDG_RUNTIME_DIR to a folder of yours"
@@ -61,7 +71,7 @@ def run_directory(port: int) -> Iterator[Path]:
             base.rmdir()
 
 
-def _make(base: Path, folder: Path) -> int:
+def _make(base: Path, folder: Path, remedy: str) -> int:
     while True:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(base)
@@ -79,7 +89,7 @@ def _make(base: Path, folder: Path) -> int:
         except FileNotFoundError:
             continue
         except FileExistsError as error:
-            raise RunError(f"{folder}: another m2gate run holds it; stop that, or choose another port") from error
+            raise RunError(f"{folder}: another m2gate run holds it; {remedy}") from error
         finally:
             os.close(base_lock)
 
@@ -92,7 +102,7 @@ def _check_owner(base: Path) -> None:
 
 
 def _remove_stale(base: Path) -> None:
-    for folder in base.glob("run-*"):
+    for folder in (*base.glob("run-*"), *base.glob("workers-*")):
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:

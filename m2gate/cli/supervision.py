@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from m2gate.cli.notify import notify
 from m2gate.worker.reload import POLL_S, SourceWatch
-from m2gate.worker.supervisor import Loop
+from m2gate.worker.supervisor import Child, Loop
 
 PROGRESS_S: Final = 2.0  # what takes longer is told, and again after twice the time each
 
@@ -119,6 +119,11 @@ class Supervision:
         if line:
             say(line)
         self.exit_status = status
+
+    def fail_to_start(self, name: str, child: Child) -> None:
+        """End because this child did before anything served. name: what it was, e.g. ``the worker``."""
+        is_told = child.process.returncode == 2  # it has said why, in its own line
+        self.fail("" if is_told else f"{name} {child.describe_end()} before it was ready", 2 if is_told else 1)
 
     def finish(self) -> None:
         """End well."""
