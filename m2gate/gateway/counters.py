@@ -14,6 +14,7 @@ SERVER_LOST: Final = "server-lost"
 CLOSED: Final = "connection-closed"  # it came behind a request whose answer ended the connection
 PIPELINE_FULL: Final = "pipeline-full"
 WORKER_BEHIND: Final = "worker-behind"
+SUBSCRIBER_SLOW: Final = "subscriber-slow"  # the channel's policy has closed a held connection
 REASONS: Final = (
     WORKER_DIED,
     CLIENT_LEFT,
@@ -24,6 +25,7 @@ REASONS: Final = (
     CLOSED,
     PIPELINE_FULL,
     WORKER_BEHIND,
+    SUBSCRIBER_SLOW,
 )
 
 

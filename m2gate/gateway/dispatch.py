@@ -190,7 +190,6 @@ class Dispatcher:
             session.unsettled_since_s = self.now_s
 
     def _leave(self, session: Session, frame: bytes) -> None:
-        session.gone = True
         self._fail_waiting(session, reasons.CLIENT_LEFT)
         if session.held is not None:
             session.held.lose()
@@ -384,15 +383,23 @@ class Dispatcher:
         session.owner = None
         session.server.held += 1
 
-    def released(self, session: Session, outstanding: int) -> None:
-        """Take a session back from the hub. outstanding: bytes that it sent and that are not yet credited."""
+    def released(self, session: Session, outstanding: int | None, failure: str | None) -> None:
+        """Take a session back from the hub.
+
+        outstanding: bytes that it has sent and that are not yet credited; None if the connection is closed.
+        failure:     why the request has failed; None if it has not.
+        """
         session.held = None
         session.server.held -= 1
-        if session.gone:
-            self.counters.failed[reasons.CLIENT_LEFT] += 1
+        if failure is None:
+            self.counters.finished += 1
+        else:
+            self.counters.failed[failure] += 1
+        if outstanding is None:
+            self._fail_waiting(session, reasons.CLOSED)
             self._drop(session)
+            session.server.forget(session.conn_id, self.now_s)
             return
-        self.counters.finished += 1
         session.balance = outstanding
         session.idle_since_s = self.now_s
         self.next(session)

@@ -31,12 +31,14 @@ class Hub:
 
     wake: called when there is something to flush; the owner flushes at the end of the loop's turn.
           It may be called several times before that.
+    on_left: called with channel and form when a subscription has ended, however it did.
     ``fullest_bytes``: the most that one group has waiting for the flush. From MERGE_BYTES on there
           is nothing to be won by waiting.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
+        self.on_left: Callable[[str, Form], None] | None = None
         self._channels: dict[str, Channel] = {}
         self._policies: dict[str, Policy] = {}
         self._subscribers: dict[Outlet, dict[str, Subscriber]] = {}
@@ -102,6 +104,14 @@ class Hub:
                 self._drops[GONE] += waiting
             self._remove(subscriber)
 
+    def is_subscribed(self, channel: str, outlet: Outlet) -> bool:
+        """Tell whether outlet is subscribed to channel."""
+        return channel in self._subscribers.get(outlet, ())
+
+    def has(self, channel: str) -> bool:
+        """Tell whether channel has subscribers."""
+        return channel in self._channels
+
     def stats(self, most: int | None = None) -> Stats:
         """Return the counters since the start, and the channels that have subscribers now.
 
@@ -146,6 +156,8 @@ class Hub:
         if not channels:
             del self._subscribers[outlet]
         self._unwatch(outlet)
+        if self.on_left is not None:
+            self.on_left(channel.name, group.form)
 
     # -- publishing ---------------------------------------------------------------------------
 

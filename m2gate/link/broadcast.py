@@ -101,11 +101,8 @@ class Broadcast:
         Raises ValueError for an item that has no rendering in some form.
         """
         hub = self.hub
-        if hub.is_congested(item.channel, self._clock()) and getcurrent() is not get_hub():
-            if hub.drops(item.channel):
-                gevent.sleep(0)
-            else:
-                self._wait_room(item.channel)
+        if self.is_congested(item.channel) and getcurrent() is not get_hub():
+            self.wait_room(item.channel)
         receipt = hub.publish(item)
         if hub.fullest_bytes >= MERGE_BYTES:
             self.flush()
@@ -122,7 +119,15 @@ class Broadcast:
             self._date_s, self._date = now_s, formatdate(now_s, usegmt=True)
         return self._date
 
-    def _wait_room(self, channel: str) -> None:
+    def is_congested(self, channel: str) -> bool:
+        """Tell whether publishers to channel are too fast for most of its subscribers."""
+        return self.hub.is_congested(channel, self._clock())
+
+    def wait_room(self, channel: str) -> None:
+        """Blocks the greenlet while publishers to channel are too fast, as publish says."""
+        if self.hub.drops(channel):
+            gevent.sleep(0)
+            return
         while self.hub.is_congested(channel, self._clock()):
             turnstile = self._waits.get(channel)
             if turnstile is None:
@@ -217,10 +222,10 @@ class Broadcast:
         expires_s = self._clock() + request.timeout_ms / 1e3 if request.timeout_ms else NEVER
         held = Held(exchange, request.form, expires_s=expires_s, ping=request.ping, ping_s=request.ping_ms / 1e3)
         held.answer = request.answer
+        if not (held.connection.gone or held.connection.closing):
+            held.connection.post(request.begin)  # the items follow what the stream begins with
         self._hold(held, request.channels)
         exchange.is_held = True
-        # Nothing can be published between these lines: the items follow what the stream begins with.
-        held.connection.post(request.begin)
         if self.is_draining:
             self.end(held)
         return LocalFeeding(self, held)
