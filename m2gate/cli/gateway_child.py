@@ -14,6 +14,8 @@ from m2gate.gateway.place import BEAT
 from m2gate.worker.child import Reports, environment
 from m2gate.worker.supervisor import Child, Keeper
 
+INTERPRETER: Final = sys.executable
+PROGRAM: Final = ("-P", "-m", "m2gate.gateway.process")
 POLL_S: Final = 0.5
 HUNG_S: Final = 5.0  # without a beat of its loop: it is killed
 LATE_S: Final = 2.0  # a look that comes so late says more about us than about the gateway
@@ -114,7 +116,7 @@ class GatewayKeeper:
         self._beat.begin()
         try:
             self._path.write_text(json.dumps({**self._settings, "ready_fd": reports.writer}))
-            command = [sys.executable, "-P", "-m", "m2gate.gateway.process", str(self._path)]
+            command = [INTERPRETER, *PROGRAM, str(self._path)]
             return self._supervision.loop.spawn(
                 "the gateway", command, ended, environ=environment(), pass_fds=[reports.writer]
             )
