@@ -222,10 +222,10 @@ class Broadcast:
         expires_s = self._clock() + request.timeout_ms / 1e3 if request.timeout_ms else NEVER
         held = Held(exchange, request.form, expires_s=expires_s, ping=request.ping, ping_s=request.ping_ms / 1e3)
         held.answer = request.answer
-        if not (held.connection.gone or held.connection.closing):
-            held.connection.post(request.begin)  # the items follow what the stream begins with
         self._hold(held, request.channels)
         exchange.is_held = True
+        # Nothing can be published between these lines: the items follow what the stream begins with.
+        held.connection.post(request.begin)
         if self.is_draining:
             self.end(held)
         return LocalFeeding(self, held)

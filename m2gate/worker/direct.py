@@ -86,7 +86,7 @@ class DirectLink:
             send_soon=outbox.send_soon,
             tally=self._tally,
         )
-        source = Source(sockets.requests, server, outbox)
+        source = Source.of(sockets.requests, server, outbox)
         self.server, self._outbox = server, outbox
         self.epoch += 1
         self._pool.attach(source)

@@ -15,14 +15,13 @@ once: it makes an idle greenlet (or a new one) the leader. Invariants:
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import zmq
 from gevent import GreenletExit, Timeout, get_hub, getcurrent
 from greenlet import greenlet
 
 from m2gate.link.exchange import Exchange
-from m2gate.link.outbox import Outbox
 from m2gate.link.tally import QUEUE_FULL
 from m2gate.link.wait import READ
 
@@ -42,18 +41,56 @@ MISUNDERSTOOD: Final = "message not understood send_ident=%s"
 FAILED: Final = "exchange failed request_id=%s"
 
 
+class Origin(Protocol):
+    """Who sends the frames of a source; link.server.Server is one."""
+
+    waiting: int
+    on_wait: Callable[[], None] | None
+
+    @property
+    def send_ident(self) -> bytes:
+        """Its name in the log."""
+
+
+class Turn(Protocol):
+    """What answers leave through: those of one turn of the loop together; link.outbox.Outbox is one."""
+
+    def hold(self) -> None:
+        """Begin a turn."""
+
+    def release(self) -> None:
+        """End it."""
+
+
 class Source:
-    """One socket that frames come from, the server that files them, and what its answers leave through."""
+    """One socket that frames come from, the server that files them, and what its answers leave through.
+
+    receive:  by default the socket's recv: returns a frame, or raises zmq.Again.
+    dispatch: by default the server's: files a frame, and returns the exchange that may run, if any.
+    """
 
     __slots__ = ("dispatch", "is_ready", "outbox", "receive", "server", "watcher")
 
-    def __init__(self, socket: "zmq.Socket[bytes]", server: "Server", outbox: Outbox) -> None:
+    def __init__(
+        self,
+        socket: "zmq.Socket[bytes]",
+        server: Origin,
+        outbox: Turn,
+        *,
+        receive: Callable[[int], bytes],
+        dispatch: Callable[[bytes], Exchange | None],
+    ) -> None:
         self.server = server
         self.outbox = outbox
-        self.dispatch = server.dispatch
-        self.receive = socket.recv
+        self.dispatch = dispatch
+        self.receive = receive
         self.is_ready = False
         self.watcher = get_hub().loop.io(socket.fileno(), READ)
+
+    @classmethod
+    def of(cls, socket: "zmq.Socket[bytes]", server: "Server", outbox: Turn) -> "Source":
+        """Return the source of a server's own socket, where a frame is a message."""
+        return cls(socket, server, outbox, receive=socket.recv, dispatch=server.dispatch)
 
 
 class Pool:
@@ -100,6 +137,14 @@ class Pool:
         self._sources.remove(source)
         if source.is_ready:
             self._ready.remove(source)
+
+    def look(self, source: Source) -> None:
+        """Receive what may have come to source without an event, as after something was sent there."""
+        if not source.is_ready:
+            self._mark(source)
+            self._hub.loop.run_callback(self._promote)
+            if self._is_full:
+                self._hub.loop.run_callback(self._receive_without_leader)
 
     def run(self, exchange: Exchange) -> None:
         """Run an exchange that did not come from a socket just now: the next one of a pipeline."""

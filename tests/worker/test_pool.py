@@ -47,7 +47,7 @@ class Feeder:
         self._pull.connect("inproc://pool")
         outbox = Outbox(self.sent.append, gevent.get_hub().loop.run_callback)
         self.server = Server(b"m2", outbox.send, self.pool.run, LinkSettings(), Clock(), send_soon=outbox.send_soon)
-        self.source = Source(self._pull, self.server, outbox)
+        self.source = Source.of(self._pull, self.server, outbox)
         self.pool.attach(self.source)
 
     def run(self, exchange: Exchange) -> None:
