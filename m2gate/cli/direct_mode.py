@@ -32,6 +32,7 @@ class DirectMode(Mode):
         self._next: WorkerChild | None = None  # is being loaded, or waits for the sockets
         self._started = 0
         self._generation = 0
+        self._last_words = ""
 
     def start(self) -> None:
         """See Mode."""
@@ -112,6 +113,9 @@ class DirectMode(Mode):
             self._host.mode_failed(worker)
         elif self._next is not None and self._next.is_loaded:
             self._hand_over(self._next)
+        elif worker.last_words and worker.last_words != self._last_words:
+            self._last_words = worker.last_words
+            say(f"the worker said: {worker.last_words}")
 
     # -- processes ------------------------------------------------------------------------------
 
