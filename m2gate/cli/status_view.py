@@ -113,7 +113,7 @@ class View:
 
     def _cut(self, table: list[str], lines: int, total: int) -> list[str]:
         """Return at most so many lines of a table that has total of them, the last of which says what is missing."""
-        if not table or total <= lines:
+        if not table or total <= min(lines, len(table)):
             return table
         kept = table[: lines - 1]
         return [*kept, self._paint(f"and {number(total - len(kept))} more", "dim")]
