@@ -24,7 +24,9 @@ from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.tally import Tally
+from m2gate.worker.attached import AttachedSettings, AttachLink
 from m2gate.worker.direct import DirectLink
+from m2gate.worker.leaving import Departure
 from m2gate.worker.pool import Pool
 from m2gate.worker.report import Report
 from m2gate.worker.settings import WorkerSettings
@@ -65,6 +67,9 @@ class Worker:
         self._links = [
             DirectLink(self._context, one, self._pool, link, self._clock, tally=tally) for one in settings.servers
         ]
+        self._attached: AttachLink | None = None
+        if settings.gateway is not None:
+            self._attached = self._attach(Path(settings.gateway.folder), link, tally)
         self._report = Report(settings, self._pool, self._links, app.broadcast, tally)
         self._views = Views(self._context, self._report.document, status=settings.status, metrics=settings.metrics)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
@@ -72,6 +77,16 @@ class Worker:
         self._has_successor = False
         self._stop_now = Event()
         self._stop_wanted = Event()
+
+    def _attach(self, folder: Path, link: LinkSettings, tally: Tally) -> AttachLink:
+        settings = self._settings
+        about = AttachedSettings(
+            folder=folder, name=settings.label, generation=settings.generation, capacity=settings.max_handlers
+        )
+        attached = AttachLink(self._context, about, self._pool, link, clock=self._clock, tally=tally)
+        for app in self._app.apps():
+            app.broadcast = attached.broadcast
+        return attached
 
     def _handler(self) -> Callable[[Exchange], None]:
         handle, log = self._app.handle, self._access_log
@@ -104,11 +119,15 @@ class Worker:
         Raises ConfigError for what a hook raises, and for a status or metrics address that cannot be had.
         """
         self._mailbox = self._app.mailbox = Mailbox(self._context, Path(self._settings.run_dir), self._app.secret)
+        if self._attached is not None:
+            self._attached.start()  # before on_start, which may publish
         try:
             self._views.start()
             with user_errors(self._settings.target):
                 self._app.start()
         except ConfigError:
+            if self._attached is not None:
+                self._attached.stop()
             self._views.stop()
             self._mailbox.close()
             self._context.term()
@@ -116,12 +135,18 @@ class Worker:
         self._ticker.start(self._tick)
         for link in self._links:
             link.start()
-        gevent.wait([link.ready for link in self._links] + [self._stop_wanted], count=len(self._links))
+        ready = [link.ready for link in self._links]
+        if self._attached is not None:
+            self._attached.may_serve.set()
+            ready.append(self._attached.ready)
+        gevent.wait([*ready, self._stop_wanted], count=len(ready))
 
     def _tick(self) -> None:
         self._clock.tick()
         for link in self._links:
             link.tick()
+        if self._attached is not None:
+            self._attached.tick()
         self._app.tick(self._clock.now_s)
 
     def request_stop(self) -> None:
@@ -134,20 +159,37 @@ class Worker:
     def request_handover(self) -> None:
         """Drain and stop as request_stop does, for a successor that waits: nobody is refused meanwhile."""
         self._has_successor = True
-        self.request_stop()
+        if self._attached is None:
+            self.request_stop()
+        else:
+            self._stop_wanted.set()  # a stop may still be requested while what is open goes on
 
     def wait(self) -> None:
         """Blocks the greenlet until the worker is stopped and everything is delivered."""
         self._stop_wanted.wait()
-        self._drain()
+        if self._attached is None:
+            self._drain()
+        else:
+            self._depart(self._attached)
         self._app.stop()
         self._ticker.stop()
+        if self._attached is not None:
+            self._attached.stop()
         for link in self._links:
             link.stop()
         self._views.stop()
         self._mailbox.close()
         # Waits for the last answers to leave, at most for the linger of their sockets.
         self._context.term()
+
+    def _depart(self, link: AttachLink) -> None:
+        """Leave the gateway: hand over if that is asked for, and stop when, or as soon as, that is."""
+        departure = Departure(link, self._app, self._pool, self._settings.drain_timeout_s, self._stop_now)
+        self._report.is_leaving = True
+        if self._stop_requests == 0:
+            departure.hand_over(lambda: self._stop_requests > 0)
+        if self._stop_requests > 0:
+            departure.stop()
 
     def _drain(self) -> None:
         """Let what was received be answered, then end what would go on for ever.

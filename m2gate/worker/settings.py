@@ -10,11 +10,19 @@ from m2gate.link.sockets import DirectServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayPlace:
+    """Where a gateway is at home: its socket for workers and their mark tables lie in folder."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """One worker process.
 
     target:          ``module:app``, ``path/to/file.py[:app]`` or a folder of such files.
-    servers:         the Mongrel2 servers it is directly connected to.
+    servers:         the Mongrel2 servers it is directly connected to; none with a gateway.
+    gateway:         the gateway that it is attached to, which names the servers; None without one.
     run_dir:         where its own sockets lie; short, as ipc paths end at 107 bytes.
     patch:           make the standard library cooperate with gevent before TARGET is imported.
     access_log:      None, "-" for stderr, or a file.
@@ -34,6 +42,7 @@ class WorkerSettings:
     target: str
     servers: tuple[DirectServer, ...]
     run_dir: str
+    gateway: GatewayPlace | None = None
     patch: bool = True
     access_log: str | None = None
     max_handlers: int = 2_000
@@ -64,7 +73,12 @@ class WorkerSettings:
             if not isinstance(values, dict) or not isinstance(values.get("servers"), list):
                 raise ValueError("must be an object with a list of servers")
             servers = tuple(DirectServer(**server) for server in values.pop("servers"))
-            return cls(servers=servers, **values)
+            gateway = values.pop("gateway", None)
+            if gateway is not None:
+                gateway = GatewayPlace(**gateway)
+            if bool(servers) is (gateway is not None):
+                raise ValueError("must name servers or a gateway, not both")
+            return cls(servers=servers, gateway=gateway, **values)
         except (OSError, ValueError, TypeError) as error:
             remedy = "write what m2gate.worker.settings.WorkerSettings describes"
             raise ConfigError("settings", str(path), str(error), remedy, str(path)) from error

@@ -1,0 +1,168 @@
+"""One Mongrel2 that an attached worker answers: its requests come from the gateway, answers go straight."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import gevent
+import zmq
+from gevent import get_hub
+from gevent.event import Event
+
+from m2gate.link.clock import Clock
+from m2gate.link.connection import Connection
+from m2gate.link.exchange import Exchange
+from m2gate.link.journal import Journal
+from m2gate.link.outbox import Outbox
+from m2gate.link.probe import Prober
+from m2gate.link.server import LinkSettings, Server
+from m2gate.link.sockets import RETRY_S, Replies
+from m2gate.link.tally import Tally
+from m2gate.wire.attach import Claim, ServerNote
+
+logger = logging.getLogger(__name__)
+
+RESYNC_S: Final = 2.0  # credits that do not come back within it went down with the former gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all servers of a worker have in common.
+
+    run:       takes an exchange that became runnable.
+    may_serve: set once the App has started.
+    """
+
+    context: "zmq.Context[zmq.Socket[bytes]]"
+    run: Callable[[Exchange], None]
+    settings: LinkSettings
+    clock: Clock
+    tally: Tally
+    may_serve: Event
+
+
+class AttachedServer:
+    """One life of one Mongrel2, from the gateway's naming it to the loss of it.
+
+    on_change: called when ``server`` has come or gone.
+    ``note``   what the gateway says of it; a new gateway gives it another number.
+    ``server`` while answers reach it.
+    """
+
+    def __init__(
+        self, note: ServerNote, journal: Journal, shared: Shared, on_change: Callable[["AttachedServer"], None]
+    ) -> None:
+        self.note = note
+        self.journal = journal
+        self.server: Server | None = None
+        self.outbox: Outbox | None = None
+        self._shared = shared
+        self._on_change = on_change
+        self._is_wanted = True
+        self._replies: Replies | None = None
+        self._greenlet = gevent.spawn(self._run)
+
+    def is_same(self, note: ServerNote) -> bool:
+        """Tell whether note is of this Mongrel2, as another gateway names it."""
+        mine = self.note
+        return (mine.send_ident, mine.recv_spec) == (note.send_ident, note.recv_spec)
+
+    def _run(self) -> None:
+        shared, note = self._shared, self.note
+        shared.may_serve.wait()
+        while self._is_wanted:
+            replies = self._replies = Replies(shared.context, note.send_ident.decode(), note.recv_spec)
+            if replies.open() and self._is_wanted:
+                self._serve(replies)
+                return
+            replies.close()
+            if self._is_wanted:
+                gevent.sleep(RETRY_S)
+
+    def _serve(self, replies: Replies) -> None:
+        shared = self._shared
+        outbox = Outbox(super(zmq.Socket, replies.replies).send, get_hub().loop.run_callback)
+        server = Server(
+            self.note.send_ident,
+            outbox.send,
+            shared.run,
+            shared.settings,
+            shared.clock,
+            upload_store=self.note.upload_store or None,
+            send_soon=outbox.send_soon,
+            tally=shared.tally,
+        )
+        server.journal = self.journal
+        self.server, self.outbox = server, outbox
+        logger.info("server connected send_ident=%s", self.note.send_ident.decode())
+        prober = Prober(server)
+        prober.start()
+        self._on_change(self)
+        replies.wait_lost()
+        prober.stop()
+        server.close()
+        outbox.release()
+        is_wanted = self._is_wanted
+        self.server = None
+        self._on_change(self)
+        replies.close(deliver=not is_wanted)
+        if is_wanted:
+            logger.warning("server lost send_ident=%s", self.note.send_ident.decode())
+
+    def stop(self) -> None:
+        """Close it, with all its connections; what was sent is still delivered."""
+        self._is_wanted = False
+        if self.server is not None:
+            self.server.close()  # now: frames of its successor must not find its connections
+        if self._replies is not None:
+            self._replies.give_up()
+        if not self._shared.may_serve.is_set():
+            self._greenlet.kill(block=False)
+
+    def join(self) -> None:
+        """Blocks the greenlet until a stopped one is closed."""
+        self._greenlet.join()
+
+    # -- for a gateway that is new ------------------------------------------------------------------
+
+    def claims(self) -> list[Claim]:
+        """Return what is open here, and give up the connections on which nothing is."""
+        if self.server is None:
+            return []
+        self.server.release([one.conn_id for one in self.server.connections.values() if one.current is None])
+        return [
+            Claim(self.note.send_ident, conn_id, current.number, current.started, current.is_websocket)
+            for conn_id, connection in self.server.connections.items()
+            if (current := connection.current) is not None
+        ]
+
+    def announce(self, number: int) -> None:
+        """Report to the new gateway, which counts this server as number."""
+        self.journal.announce(number)
+        if self.server is not None:
+            for conn_id, connection in self.server.connections.items():
+                if connection.current is not None and connection.current.detached:
+                    self.journal.detached(conn_id)
+
+    def resync(self) -> None:
+        """Wait RESYNC_S for credits that may be under way, then take all that was sent for written.
+
+        Until then nothing is sent on connections that wait for credits. One whose client really
+        does not read may be cut by Mongrel2 after it.
+        """
+        server = self.server
+        if server is None:
+            return
+        unpaid = [one for one in server.connections.values() if one.outstanding and one.window is not None]
+        for connection in unpaid:
+            connection.outstanding = connection.window or 0
+        if unpaid:
+            logger.info("credits awaited send_ident=%s connections=%d", server.send_ident.decode(), len(unpaid))
+            gevent.spawn_later(RESYNC_S, _take_for_written, unpaid)
+
+
+def _take_for_written(connections: list[Connection]) -> None:
+    for connection in connections:
+        if not connection.gone and connection.outstanding:
+            connection.granted(connection.outstanding)
