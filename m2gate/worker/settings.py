@@ -76,7 +76,7 @@ class WorkerSettings:
             gateway = values.pop("gateway", None)
             if gateway is not None:
                 gateway = GatewayPlace(**gateway)
-            if bool(servers) is (gateway is not None):
+            if servers and gateway is not None:
                 raise ValueError("must name servers or a gateway, not both")
             return cls(servers=servers, gateway=gateway, **values)
         except (OSError, ValueError, TypeError) as error:
