@@ -21,6 +21,7 @@ from m2gate.hub.work import Receipt
 from m2gate.link.connection import Connection
 from m2gate.link.exchange import Exchange
 from m2gate.link.server import Server
+from m2gate.link.tally import SUBSCRIBER_SLOW
 from m2gate.link.wait import Turnstile
 from m2gate.wire.http import LAST_CHUNK
 
@@ -178,6 +179,8 @@ class Broadcast:
             "subscriber dropped send_ident=%s conn_id=%d %s", outlet.server.send_ident.decode(), outlet.conn_id, reason
         )
         if isinstance(outlet, Connection):
+            if outlet.current is not None:
+                outlet.current.failure = SUBSCRIBER_SLOW
             outlet.abort()
 
     # -- subscriptions ------------------------------------------------------------------------

@@ -9,7 +9,8 @@ CUT: Final = "cut"  # the answer had begun and was broken off: a handler failed 
 REFUSED: Final = "refused"  # its framing or its size could not be accepted; no handler saw it
 QUEUE_FULL: Final = "queue-full"  # 503: all handlers are busy, and so is what may wait for them
 STOPPING: Final = "stopping"  # 503: the service is draining
-REASONS: Final = (CLIENT_LEFT, CUT, REFUSED, QUEUE_FULL, STOPPING)
+SUBSCRIBER_SLOW: Final = "subscriber-slow"  # a channel's policy has closed the connection
+REASONS: Final = (CLIENT_LEFT, CUT, REFUSED, QUEUE_FULL, STOPPING, SUBSCRIBER_SLOW)
 
 
 class Tally:

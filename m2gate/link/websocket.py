@@ -140,7 +140,11 @@ class WebSocketExchange(Exchange):
         if self.state != FINISHED:
             self.state = FINISHED
             self.is_cut = self.close_code == 1006
-            self.connection.server.tally.finished += 1
+            tally = self.connection.server.tally
+            if self.failure:
+                tally.failed[self.failure] += 1
+            else:
+                tally.finished += 1
             self._inbox.clear()
             self._inbox_bytes = 0
             if self.on_end is not None:

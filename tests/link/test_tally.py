@@ -5,9 +5,13 @@ from typing import Any
 import pytest
 
 from m2gate.errors import ConnectionGone
+from m2gate.hub.form import StreamForm
+from m2gate.hub.item import Item
+from m2gate.hub.policy import Policy
+from m2gate.link.broadcast import Broadcast
 from m2gate.link.exchange import Exchange
 from m2gate.link.outbox import Outbox
-from m2gate.link.tally import CLIENT_LEFT, CUT, QUEUE_FULL, REASONS, REFUSED, STOPPING
+from m2gate.link.tally import CLIENT_LEFT, CUT, QUEUE_FULL, REASONS, REFUSED, STOPPING, SUBSCRIBER_SLOW
 from tests.link.fakes import FakeMongrel2
 
 
@@ -124,6 +128,27 @@ def test_websockets(far: Counted) -> None:
         exchange.end()
         exchange.end()
     assert far.counts() == (2, 2, {}, 0)
+
+
+def test_subscribers_that_their_channel_gives_up(far: Counted) -> None:
+    broadcast = Broadcast()
+    broadcast.hub.configure("c", Policy("block", 100))
+    ws: Any = far.opened(1, b"WEBSOCKET_HANDSHAKE", body=b"accept")
+    ws.accept()
+    stream = far.opened(2)
+    stream.is_endless = True
+    stream.start(200, (), None)
+    stream.flush()
+    for exchange in (ws, stream):
+        broadcast.join("c", exchange.connection, StreamForm(chunked=False, events=False))
+    for _ in range(3):
+        broadcast.publish(Item(channel="c", content=b"x" * 102_000))
+        broadcast.flush()
+    assert ws.gone
+    assert stream.gone
+    ws.end()
+    stream.abort()
+    assert far.counts() == (2, 0, {SUBSCRIBER_SLOW: 2}, 0)
 
 
 def test_what_is_no_request_counts_for_nothing(far: Counted) -> None:
