@@ -9,6 +9,8 @@ SYSTEM = Path(__file__).parent / "system"
 MARKERS = [
     "checklist(list, *numbers): the test covers these lines of docs/reference/checklists/LIST.md",
     "system: starts real programs; set by itself for everything under tests/system",
+    "shape(*names, reason): runs in these shapes only, see tests/system/served.py, and why",
+    "core: also runs behind a gateway with three workers where not everything does",
     "full: takes minutes; only scripts/test full runs it",
     "soak: holds load for a long time; only scripts/test full runs it",
 ]

@@ -6,7 +6,29 @@ from pathlib import Path
 import pytest
 
 from tests.system.runs import write_app
+from tests.system.served import SHAPES, use_shape
 from tests.system.support import Mongrel2, mongrel2, short_directory
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses `running` in every shape: the same tests, the same results."""
+    names = vars(metafunc.module)
+    if "running" not in names and "site" not in names:
+        return
+    pinned = metafunc.definition.get_closest_marker("shape")
+    shapes = pinned.args if pinned else tuple(SHAPES)
+    is_core = metafunc.definition.get_closest_marker("core") is not None
+    quick = {*shapes} if pinned else {"direct", "gateway-3"} if is_core else {"direct"}
+    params = [pytest.param(one, marks=() if one in quick else pytest.mark.full) for one in shapes]
+    metafunc.parametrize("shape", params, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shape(request: pytest.FixtureRequest) -> str:
+    """How `running` serves an application in this test: see served.SHAPES."""
+    name: str = getattr(request, "param", "direct")
+    use_shape(name)
+    return name
 
 
 @pytest.fixture

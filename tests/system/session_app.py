@@ -6,21 +6,21 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
-from gevent.event import Event as Flag
 
 from m2gate import App, EventStream, Hold
 from m2gate.errors import ConnectionGone
+from tests.system.shared import Gate, Notes
 
 LONG_S = 3600
 
 app = App()
-notes: dict[str, dict[str, Any]] = {}
-gates: dict[str, Flag] = {}
+notes = Notes()
 
 
 def begin(name: str, conn_id: int) -> dict[str, Any]:
     notes[name] = {"conn_id": conn_id, "ended": 0.0}
-    return notes[name]
+    own: dict[str, Any] = notes[name]
+    return own
 
 
 @app.get("/hello")
@@ -30,13 +30,13 @@ def hello(request: Any) -> str:
 
 @app.get("/notes")
 def read_notes(request: Any) -> dict[str, Any]:
-    return notes
+    return notes.read()
 
 
 @app.post("/open/{name}")
 def open_gate(request: Any, name: str) -> None:
     """Let the silent ones of this name speak."""
-    gates.setdefault(name, Flag()).set()
+    Gate(name).set()
     app.channel(name).publish("published")
 
 
@@ -45,7 +45,7 @@ def stream(request: Any, name: str) -> Iterator[str]:
     own = begin(f"stream-{name}", request.conn_id)
     try:
         yield "first\n"
-        gates.setdefault(name, Flag()).wait()
+        Gate(name).wait()
         yield "last\n"
     finally:
         own["ended"] = time.monotonic()
@@ -59,7 +59,7 @@ def events(request: Any, name: str) -> EventStream:
         own = begin(f"events-{name}", request.conn_id)
         try:
             yield "first"
-            gates.setdefault(name, Flag()).wait()
+            Gate(name).wait()
             yield "last"
         finally:
             own["ended"] = time.monotonic()
@@ -76,7 +76,7 @@ def channel(request: Any, name: str) -> EventStream:
 def poll(request: Any, name: str) -> str:
     """Answer when the gate opens; a client that left meanwhile is seen by asking."""
     own = begin(f"poll-{name}", request.conn_id)
-    while not gates.setdefault(name, Flag()).wait(0.05):
+    while not Gate(name).wait(0.05):
         if not request.connected:
             own["ended"] = time.monotonic()
             raise ConnectionGone(request.server, request.conn_id)
@@ -122,5 +122,5 @@ def patience(request: Any) -> Iterator[str]:
     """End a stream after half a second in which its source had nothing to say."""
     yield "first\n"
     with suppress(gevent.Timeout), gevent.Timeout(0.5):
-        gates.setdefault("never", Flag()).wait()
+        Gate("never").wait()
     yield "gave up\n"

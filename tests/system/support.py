@@ -4,18 +4,13 @@ Every one has its own short temporary directory, waits on a condition with a dea
 the process that it started, and prints that process's log when the test inside it fails.
 """
 
-import json
-import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from m2gate.site.certificates import prepare_certdir
 from m2gate.site.load import find_program, write_configuration
@@ -38,13 +33,14 @@ from tests.system.processes import (
     stop_process,
     wait_until,
 )
+from tests.system.served import Served, running
 
 # What most tests need beside the programs.
 __all__ = [
     "ROOT",
     "M2GateRun",
     "Mongrel2",
-    "Worker",
+    "Served",
     "accepts",
     "alive",
     "children",
@@ -219,83 +215,3 @@ def mongrel2(
         finally:
             if hasattr(server, "process"):
                 server.stop()
-
-
-@dataclass
-class Worker:
-    """A running ``python -m m2gate.worker.process``; its stderr is in ``log``."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def stderr(self) -> str:
-        """Return what the worker has written to stderr so far."""
-        return self.log.read_text(errors="replace")
-
-    def stop(self, timeout_s: float = 10.0) -> int:
-        """Stop with SIGTERM, then SIGKILL; return the exit status."""
-        return stop_process(self.process, timeout_s)
-
-
-@contextmanager
-def running(target: str | Path, *servers: Mongrel2, cwd: Path | None = None, **options: Any) -> Iterator[Worker]:
-    """Run a worker process with TARGET behind the given servers, and wait until it is ready.
-
-    target:  ``module:app`` or ``path/file.py[:app]``.
-    options: entries of the worker's settings file, such as ``drain_timeout_s=1`` or ``access_log="-"``;
-             ``environ={...}`` adds to its environment.
-    """
-    with short_directory() as folder:
-        environ = options.pop("environ", {})
-        settings = folder / "settings.json"
-        document = {
-            "target": str(target),
-            "servers": [
-                {"send_spec": one.send_spec, "recv_spec": one.recv_spec, "send_ident": one.send_ident}
-                | ({"upload_store": f"{one.upload_store}/upload.XXXXXX"} if one.upload_store else {})
-                for one in servers
-            ],
-            "patch": True,
-            "access_log": None,
-            "drain_timeout_s": 30,
-            "run_dir": str(folder),
-        }
-        reader, writer = os.pipe()
-        settings.write_text(json.dumps({**document, **options, "ready_fd": writer}))
-        log = folder / "worker.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "m2gate.worker.process", str(settings)],
-                cwd=cwd or ROOT,
-                env=environment(**environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[writer],
-            )
-        os.close(writer)
-        worker = Worker(process, log)
-        try:
-            _wait_line(reader, b"ready\n", worker)
-            yield worker
-        except BaseException:
-            print(f"--- worker\n{worker.stderr()}", file=sys.stderr)
-            raise
-        finally:
-            worker.stop()
-            os.close(reader)
-
-
-def _wait_line(reader: int, line: bytes, worker: Worker) -> None:
-    got = b""
-    deadline = time.monotonic() + START_S
-    while line not in got:
-        readable, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
-        piece = os.read(reader, 1024) if readable else b""
-        if not piece:
-            raise AssertionError(f"the worker did not say {line!r}, only {got!r}")
-        got += piece

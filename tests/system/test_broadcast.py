@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from tests.system.broadcast_clients import Client, Crowd, ask, crowd
-from tests.system.support import Mongrel2, Worker, running
+from tests.system.support import Mongrel2, Served, running
 
 APP = Path(__file__).with_name("broadcast_app.py")
 NUMBERS = [b"%06d" % number for number in range(1_000)]
 
 
 @pytest.fixture
-def worker(server: Mongrel2) -> Iterator[Worker]:
+def worker(server: Mongrel2) -> Iterator[Served]:
     with running(APP, server) as one:
         yield one
 
 
 @pytest.fixture
-def clients(server: Mongrel2, worker: Worker) -> Iterator[Crowd]:
+def clients(server: Mongrel2, worker: Served) -> Iterator[Crowd]:
     with crowd(server.port) as one:
         yield one
 
@@ -44,7 +44,7 @@ def drops(port: int) -> dict[str, int]:
 
 
 @pytest.mark.checklist("mongrel2", 21, 42)
-def test_900_streams_get_1000_items_in_order(server: Mongrel2, worker: Worker, clients: Crowd) -> None:
+def test_900_streams_get_1000_items_in_order(server: Mongrel2, worker: Served, clients: Crowd) -> None:
     streams = clients.add("/stream/news", 900)
     wait_subscribed(clients, "news", 900)
     size = 100
@@ -75,7 +75,7 @@ def wait_size(clients: Crowd, streams: list[Client], size: int) -> None:
 @pytest.mark.checklist("mongrel2", 42)
 @pytest.mark.parametrize(("name", "reason"), [("tight", "over-limit"), ("oldest", "drop-oldest"), ("latest", "latest")])
 def test_a_stalled_client_costs_the_others_nothing(
-    server: Mongrel2, worker: Worker, clients: Crowd, name: str, reason: str
+    server: Mongrel2, worker: Served, clients: Crowd, name: str, reason: str
 ) -> None:
     streams = clients.add(f"/stream/{name}", 50)
     stalled = clients.add_stalled(f"/stream/{name}")
@@ -107,7 +107,7 @@ def read_to_the_end(client: Client, *, closed: bool, last: bytes) -> None:
         client.feed()
 
 
-def test_every_kind_of_subscriber_in_one_channel(server: Mongrel2, worker: Worker, clients: Crowd) -> None:
+def test_every_kind_of_subscriber_in_one_channel(server: Mongrel2, worker: Served, clients: Crowd) -> None:
     (stream,) = clients.add("/stream/news")
     (events,) = clients.add("/events/news")
     (websocket,) = clients.add("/ws/news", websocket=True)
@@ -167,13 +167,13 @@ def test_those_that_leave_are_forgotten(clients: Crowd) -> None:
     wait_subscribed(clients, "news", 0)
 
 
-def test_a_stop_ends_holds_as_their_clients_expect(worker: Worker, clients: Crowd) -> None:
+def test_a_stop_ends_holds_as_their_clients_expect(worker: Served, clients: Crowd) -> None:
     (stream,) = clients.add("/stream/news")
     (events,) = clients.add("/events/news")
     (websocket,) = clients.add("/ws/news", websocket=True)
     (poll,) = clients.add("/poll/news")
     wait_subscribed(clients, "news", 4)
-    worker.process.terminate()
+    worker.terminate()
     clients.listen(lambda: stream.is_closed and events.is_closed and poll.is_closed, "all are closed", 20)
     assert stream.body() == b"0\r\n\r\n"
     assert events.body().endswith(b"0\r\n\r\n")

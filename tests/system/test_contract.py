@@ -16,7 +16,7 @@ DEADLINE_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Mongrel2]:
+def service(shape: str) -> Iterator[Mongrel2]:
     with mongrel2() as server, running(APP, server):
         yield server
 

@@ -32,7 +32,7 @@ DONE = "X-Mongrel2-Upload-Done"
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
+def here(shape: str) -> Iterator[Site]:
     with site(upload_store=True) as one:
         yield one
 

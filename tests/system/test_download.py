@@ -31,7 +31,7 @@ SMALL_BUFFER = 16_384
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
+def here(shape: str) -> Iterator[Site]:
     with site() as one:
         yield one
 
@@ -42,7 +42,7 @@ def web(here: Site) -> Mongrel2:
 
 
 @pytest.fixture(scope="module")
-def web_without_credits() -> Iterator[Mongrel2]:
+def web_without_credits(shape: str) -> Iterator[Mongrel2]:
     with site({"download.flow_control": 0}) as one:
         yield one.server
 

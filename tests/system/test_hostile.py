@@ -16,7 +16,7 @@ import zmq
 
 from m2gate.wire.mongrel2 import HeaderValue, Request
 from tests.system.processes import ROOT
-from tests.system.support import Mongrel2, Worker, mongrel2, running, wait_until
+from tests.system.support import Mongrel2, Served, mongrel2, running, wait_until
 from tests.wire.frames import build_message
 
 APP = ROOT / "tests/system/apps/hostile.py"
@@ -182,7 +182,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[tuple[Mongrel2, Worker]]:
+def service(shape: str) -> Iterator[tuple[Mongrel2, Served]]:
     with mongrel2() as server, running(APP, server, access_log="-", drain_timeout_s=1) as worker:
         yield server, worker
 
@@ -226,7 +226,7 @@ def as_parameter(case: Case) -> object:
 
 
 @pytest.mark.parametrize("case", [as_parameter(case) for case in CASES])
-def test_hostile_request(service: tuple[Mongrel2, Worker], case: Case) -> None:
+def test_hostile_request(service: tuple[Mongrel2, Served], case: Case) -> None:
     server, worker = service
     before = worker.stderr()
     answer = exchange(server.port, case.request)
@@ -249,7 +249,7 @@ def test_there_are_sixty_cases() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_slow_senders_hold_nobody_up(service: tuple[Mongrel2, Worker]) -> None:
+def test_slow_senders_hold_nobody_up(service: tuple[Mongrel2, Served]) -> None:
     server, _ = service
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(200)]
@@ -286,7 +286,7 @@ def test_mutated_messages_do_not_stop_the_loop(short_tmp: Path) -> None:
             requests.send(build_message(Request(b"fuzz", 4_000_000_000, b"/ok", headers, b"")))
             wait_until(lambda: answers, "the sound message is answered", 30)
             assert answers[0].endswith(b"\r\n\r\nok")
-            assert worker.process.poll() is None
+            assert worker.is_alive
             assert "Traceback" not in worker.stderr()
             # What was rejected is said once a second at most.
             assert 1 <= worker.stderr().count("message rejected") <= 60

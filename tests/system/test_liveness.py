@@ -97,7 +97,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
+def here(shape: str) -> Iterator[Site]:
     with site(SCALED, APP, keepalive_s=KEEPALIVE_S, drain_timeout_s=0.5) as one:
         yield one
 

@@ -17,7 +17,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("tnetstring", "json")
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
-def server(request: pytest.FixtureRequest) -> Iterator[Mongrel2]:
+def server(request: pytest.FixtureRequest, shape: str) -> Iterator[Mongrel2]:
     with mongrel2(protocol=request.param) as one, running(APP, one):
         yield one
 

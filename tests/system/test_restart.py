@@ -164,10 +164,10 @@ def test_sigterm_ends_endless_sessions_cleanly(server: Mongrel2) -> None:
         assert ws.receive() == (0x81, b"there")
         assert stream.recv(1024).startswith(b"HTTP/1.1 200")
         started_s = time.monotonic()
-        worker.process.terminate()
+        worker.terminate()
         first, payload = ws.receive()
         assert (first, payload[:2]) == (0x88, (1001).to_bytes(2, "big"))
-        assert worker.process.wait(10) == 0
+        assert worker.wait(10) == 0
         assert time.monotonic() - started_s < 6
         while stream.recv(65_536):
             pass  # the stream has an end
@@ -177,10 +177,10 @@ def test_second_sigterm_stops_at_once(server: Mongrel2) -> None:
     with running(APP, server) as worker, ask(server, "/sleep/20000/x"):
         assert fetch(server, "/ok/there") == "there"
         started_s = time.monotonic()
-        worker.process.terminate()
+        worker.terminate()
         wait_until(lambda: "draining" in worker.stderr(), "it drains")
-        worker.process.terminate()
-        assert worker.process.wait(10) == 0
+        worker.terminate()
+        assert worker.wait(10) == 0
         assert time.monotonic() - started_s < 8
 
 

@@ -13,7 +13,7 @@ from tests.system.support import Mongrel2, mongrel2, running
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Mongrel2]:
+def service(shape: str) -> Iterator[Mongrel2]:
     with mongrel2() as server, running("tests.app.cases:app", server):
         yield server
 

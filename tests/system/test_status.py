@@ -16,16 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from m2gate.inputs.status_client import StatusClient
 from m2gate.version import __version__
 from tests.system.raw_socket import RawSocket
-from tests.system.support import ROOT, Mongrel2, Worker, environment, free_port, m2gate_run, running, wait_until
+from tests.system.support import ROOT, Mongrel2, Served, environment, free_port, m2gate_run, running, wait_until
 
 APP = ROOT / "tests/system/status_app.py"
-NO_FAILURES = {"client-left": 0, "cut": 0, "refused": 0, "queue-full": 0, "stopping": 0}
+NO_FAILURES = {"client-left": 0, "cut": 0, "refused": 0, "queue-full": 0, "stopping": 0, "subscriber-slow": 0}
 
 
 class Watched:
     """A direct worker with everything that lets others see into it, and what it says."""
 
-    def __init__(self, server: Mongrel2, worker: Worker, folder: Path, metrics: int) -> None:
+    def __init__(self, server: Mongrel2, worker: Served, folder: Path, metrics: int) -> None:
         self.server = server
         self.worker = worker
         self.folder = folder
@@ -239,11 +239,11 @@ def test_counts_go_on_when_mongrel2_is_started_anew(watched: Watched) -> None:
 def test_a_draining_worker_says_so_and_takes_its_socket_along(watched: Watched) -> None:
     with closing(watched.begin("/wait")):
         watched.wait_counts(1, 0, 0, 1)
-        watched.worker.process.terminate()
+        watched.worker.terminate()
         wait_until(lambda: watched.status()["workers"][0]["state"] == "leaving", "it drains", 10)
         assert watched.counts() == (1, 0, 0, 1)
         watched.ask("GET", "/go")
-        assert watched.worker.process.wait(20) == 0
+        assert watched.worker.wait(20) == 0
     assert not (watched.folder / "status").exists()
 
 

@@ -32,7 +32,7 @@ PAUSE_S = 0.5  # a client that could send nothing for so long is held up
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
+def here(shape: str) -> Iterator[Site]:
     with site() as one:
         yield one
 

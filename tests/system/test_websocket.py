@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.system.processes import ROOT
 from tests.system.raw_socket import RawSocket, masked
-from tests.system.support import Mongrel2, Worker, mongrel2, running, wait_until
+from tests.system.support import Mongrel2, Served, mongrel2, running, wait_until
 
 APP = ROOT / "tests/system/apps/sockets.py"
 SIZES = [0, 125, 126, 65_535, 65_536, 1_000_000]
@@ -24,13 +24,13 @@ KIB = 1024
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[tuple[Mongrel2, Worker]]:
+def service(shape: str) -> Iterator[tuple[Mongrel2, Served]]:
     with mongrel2() as server, running(APP, server, drain_timeout_s=1) as worker:
         yield server, worker
 
 
 @pytest.fixture
-def port(service: tuple[Mongrel2, Worker]) -> int:
+def port(service: tuple[Mongrel2, Served]) -> int:
     return service[0].port
 
 

@@ -180,7 +180,13 @@ def gunicorn(target: str) -> Iterator[int]:
     with short_directory() as folder, (folder / "gunicorn.log").open("wb") as log:
         port = free_port()
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--no-control-socket", target]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(PYTHONHASHSEED="0"), stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(PYTHONHASHSEED="0", M2GATE_TEST_SHARED=str(folder)),
+            stdout=log,
+            stderr=log,
+        )
         try:
             wait_until(lambda: accepts(port), "gunicorn listens", 20)
             yield port
@@ -227,7 +233,7 @@ def test_django_as_under_gunicorn() -> None:
 
 
 @pytest.fixture(scope="module")
-def flask_port() -> Iterator[int]:
+def flask_port(shape: str) -> Iterator[int]:
     with mongrel2() as server, running("tests.system.wsgi_flask:app", server):
         yield server.port
 

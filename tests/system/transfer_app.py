@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
-from gevent.event import Event as Flag
 
 from m2gate import App, EventStream, Response
 from m2gate.errors import ConnectionGone, HTTPError
+from tests.system.shared import Gate, Notes
 
 MIB = 1 << 20
 BLOCK = hashlib.shake_128(b"m2gate").digest(MIB)
 
 app = App()
-notes: dict[str, Any] = {}
-gates: dict[str, Flag] = {}
+notes = Notes()
 
 
 def content(size: int, piece: int = MIB) -> Iterator[bytes]:
@@ -29,18 +28,14 @@ def content(size: int, piece: int = MIB) -> Iterator[bytes]:
         yield block[: min(piece, size - start)]
 
 
-def gate(name: str) -> Flag:
-    return gates.setdefault(name, Flag())
-
-
 @app.get("/notes")
 def read_notes(request: Any) -> dict[str, Any]:
-    return notes
+    return notes.read()
 
 
 @app.post("/open/{name}")
 def open_gate(request: Any, name: str) -> None:
-    gate(name).set()
+    Gate(name).set()
 
 
 @app.get("/hello")
@@ -146,7 +141,7 @@ def gated(request: Any, name: str) -> dict[str, Any]:
     """Read one piece, and the rest once the gate of that name is open."""
     size = len(next(iter(request.stream)))
     notes[name] = {"read": size}
-    gate(name).wait()
+    Gate(name).wait()
     for piece in request.stream:
         size += len(piece)
         notes[name]["read"] = size
@@ -158,7 +153,7 @@ def reader(request: Any, name: str) -> str:
     """Note when the client is gone."""
     notes[name] = {"read": 0, "gone": 0.0}
     if "gate" in request.query:
-        gate(name).wait()
+        Gate(name).wait()
     try:
         for piece in request.stream:
             notes[name]["read"] += len(piece)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from m2gate.site.records import SettingValue
-from tests.system.support import ROOT, Mongrel2, Worker, mongrel2, running
+from tests.system.support import ROOT, Mongrel2, Served, mongrel2, running
 from tests.system.transfer_app import content
 
 APP: Final = ROOT / "tests/system/transfer_app.py"
@@ -125,7 +125,7 @@ class Site:
     descriptor is the same, so a test that looks after a client that left must not connect for it.
     """
 
-    def __init__(self, server: Mongrel2, worker: Worker) -> None:
+    def __init__(self, server: Mongrel2, worker: Served) -> None:
         self.server = server
         self.worker = worker
         self._observer = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)

@@ -11,6 +11,7 @@ from flask import Flask, Response, abort, jsonify, redirect, request, session, u
 from werkzeug.wrappers import Response as AnyResponse
 
 from m2gate import App
+from tests.system.shared import Ledger
 
 flask = Flask(__name__, static_folder=str(Path(__file__).with_name("wsgi_static")), static_url_path="/static")
 flask.secret_key = "not secret"
@@ -104,7 +105,7 @@ def stream() -> Response:
     return Response(produce(), mimetype="text/plain")
 
 
-ended: list[int] = []
+ended = Ledger()
 
 
 @flask.get("/endless")
@@ -122,7 +123,7 @@ def endless() -> Response:
 
 @flask.get("/ended")
 def how_many_ended() -> str:
-    return str(len(ended))
+    return str(len(ended.read()))
 
 
 @flask.get("/sized-stream")

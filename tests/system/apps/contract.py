@@ -3,11 +3,12 @@
 import gevent
 
 from m2gate import App, EventStream, Hold, HTTPError, Request
+from tests.system.shared import Ledger
 
 app = App(max_body=100)
 inner = App(max_body=10)
 news = app.channel("news")
-seen: list[str] = []
+seen = Ledger()
 
 
 @inner.post("/size")
@@ -59,7 +60,7 @@ def endless(request: Request):  # type: ignore[no-untyped-def]  # an iterator of
 
 @app.get("/seen")
 def seen_(request: Request) -> list[str]:
-    return seen
+    return seen.read()
 
 
 app.mount("/in", app=inner)

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import gevent
 
 from m2gate import App, Connection, ConnectionGone, HTTPError, Request, Response, WebSocket
+from tests.system.shared import Ledger, Notes
 
 app = App()
-events: list[str] = []
-tokens: dict[str, str] = {}
+events = Ledger()
+tokens = Notes("tokens")
 
 
 @app.on_start
@@ -29,7 +30,7 @@ def sleep(_request: Request, ms: int, name: str) -> str:
 
 @app.get("/events")
 def seen(_request: Request) -> list[str]:
-    return events
+    return events.read()
 
 
 @app.get("/stream/{name}")
@@ -70,7 +71,7 @@ def detach(request: Request, name: str) -> None:
 
 @app.get("/token/{name}")
 def token(_request: Request, name: str) -> str:
-    return tokens[name]
+    return str(tokens[name])
 
 
 @app.get("/answer/{name}/{text}")

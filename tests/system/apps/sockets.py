@@ -3,9 +3,10 @@
 import gevent
 
 from m2gate import App, ConnectionGone, HTTPError, WebSocket
+from tests.system.shared import Ledger
 
 app = App(origins=["https://friend.example"])
-closed: list[int] = []
+closed = Ledger()
 
 
 @app.websocket("/echo", subprotocols=["two", "one"])
@@ -17,7 +18,7 @@ def echo(ws: WebSocket) -> None:
 
 @app.get("/closed")
 def closes(_request: object) -> list[int]:
-    return closed
+    return closed.read()
 
 
 @app.websocket("/refuse")
