@@ -43,6 +43,8 @@ EXCHANGE_DONE: Final = 0  # one exchange has ended, the connection goes on
 CONNECTION_CLOSED: Final = 1  # the worker has closed or forgotten it: whatever was open has ended
 EXCHANGE_DETACHED: Final = 2  # its end is the client's next request, which must not wait for it
 
+NUMBER_MAX: Final = 65_535  # of a server
+COUNT_MAX: Final = 2**62
 IDENTITY_MAX: Final = 64  # bytes of a worker's name on the socket
 RECORD: Final = struct.Struct("<HBII")
 _LENGTH: Final = struct.Struct("<I")
@@ -161,8 +163,8 @@ def parse_servers(message: bytes) -> list[ServerNote]:
     """Take apart what build_servers made. Raises WireError."""
     rows = load(message[1:], list)
     try:
-        return [ServerNote(int(row[0]), bytes(row[1]), row[2].decode(), row[3].decode()) for row in rows]
-    except (TypeError, ValueError, IndexError, AttributeError):
+        return [ServerNote(_whole(a, NUMBER_MAX), _string(b), c.decode(), d.decode()) for a, b, c, d in rows]
+    except (TypeError, ValueError, AttributeError):
         raise WireError("a server is its number, ident and specs", 0, message) from None
 
 
@@ -219,14 +221,14 @@ def parse_attach(message: bytes) -> Attach:
     try:
         return Attach(
             name=document[b"name"].decode(),
-            pid=int(document[b"pid"]),
-            generation=int(document[b"generation"]),
+            pid=_whole(document[b"pid"]),
+            generation=_whole(document[b"generation"]),
             table=document[b"table"].decode(),
-            capacity=int(document[b"capacity"]),
-            base=int(document[b"base"]),
+            capacity=_whole(document[b"capacity"]),
+            base=_whole(document[b"base"]),
             is_leaving=bool(document[b"is_leaving"]),
-            claims=[Claim(bytes(a), int(b), int(c), bool(d), bool(e)) for a, b, c, d, e in document[b"claims"]],
-            members=[(a.decode(), b.decode(), int(c)) for a, b, c in document[b"members"]],
+            claims=[Claim(_string(a), _whole(b), _whole(c), bool(d), bool(e)) for a, b, c, d, e in document[b"claims"]],
+            members=[(a.decode(), b.decode(), _whole(c)) for a, b, c in document[b"members"]],
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise WireError("an introduction has all of its fields", 0, message) from None
@@ -279,3 +281,15 @@ def load(data: bytes, kind: type) -> Any:
     if type(document) is not kind:
         raise WireError(f"a {kind.__name__} is expected", 0, data)
     return document
+
+
+def _whole(value: object, most: int = COUNT_MAX) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{value!r} is no number from 0 to {most}")
+    return value
+
+
+def _string(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f"{value!r} is no string")
+    return value
