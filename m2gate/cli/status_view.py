@@ -244,10 +244,10 @@ class View:
     def _publishing(self, document: StatusDocument, rates: Rates) -> list[str]:
         counters = document["counters"]
         parts = [
-            f"{number(document['channels_total'])} channels",
-            f"{number(document['subscribers_total'])} subscribers",
+            f"{number(document['channels_total'])} in use",
+            f"{number(document['subscribers_total'])} subscribed",
             f"{number(counters['items_published'])} published",
-            f"{number(counters['deliveries'])} deliveries",
+            f"{number(counters['deliveries'])} delivered",
         ]
         if self._watched:
             parts += [f"{rate(rates.published)} publishes/s", f"{rate(rates.deliveries)} deliveries/s"]

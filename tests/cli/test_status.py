@@ -22,7 +22,7 @@ import zmq
 from m2gate.cli.rundir import run_directory
 from m2gate.cli.status_view import BLANKS, Rates, Snapshot, View
 from tests.inputs.documents import gateway_document
-from tests.system.support import environment, short_directory, stop_process, wait_until
+from tests.system.processes import environment, short_directory, stop_process, wait_until
 
 HERE = Path(__file__).parent
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -219,6 +219,12 @@ def test_a_gateway_within_a_run_directory_is_found(runtime: Path) -> None:
         (folder / "gateway").mkdir()
         with answering(folder / "gateway" / "status"):
             assert status("--run", "6767").returncode == 0
+
+
+def test_help_teaches() -> None:
+    done = status("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(option in done.stdout for option in ("--json", "--watch", "--run"))
 
 
 def test_nobody_runs(runtime: Path) -> None:

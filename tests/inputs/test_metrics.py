@@ -17,7 +17,7 @@ from m2gate.inputs.listener import Listener, parse_address
 from m2gate.inputs.metrics import CONNECTIONS_MAX, MetricsServer
 from m2gate.inputs.views import Views
 from tests.inputs.documents import gateway_document
-from tests.system.support import short_directory
+from tests.system.processes import short_directory
 
 DEADLINE_S = 10.0
 

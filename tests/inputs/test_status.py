@@ -27,7 +27,7 @@ from m2gate.inputs.status import QUESTION_MAX, TURN_QUESTIONS, UNREAD_MAX, Statu
 from m2gate.inputs.status_client import StatusClient
 from tests.hub.fakes import FakeServer, Owner
 from tests.inputs.documents import gateway_document
-from tests.system.support import short_directory
+from tests.system.processes import short_directory
 
 DEADLINE_S = 10.0
 
