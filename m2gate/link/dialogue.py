@@ -54,9 +54,9 @@ class Dialogue:
             else:
                 result.set_exception(BackendError(LOST))
 
-    def wait_open(self, timeout_s: float = GATEWAY_WAIT_S) -> None:
-        """Blocks the greenlet until a gateway listens. Raises BackendError after timeout_s."""
-        if not self._opened.wait(timeout_s):
+    def wait_open(self) -> None:
+        """Blocks the greenlet until a gateway listens. Raises BackendError after GATEWAY_WAIT_S."""
+        if not self._opened.wait(GATEWAY_WAIT_S):
             raise BackendError(LOST)
 
     def say(self, message: bytes) -> None:

@@ -35,6 +35,8 @@ from m2gate.worker.pool import Pool, Source
 
 logger = logging.getLogger(__name__)
 
+# A socket serves one gateway. Not -1: then libzmq would drop what was received and not read yet.
+NEVER_MS: Final = 86_400_000
 HANDSHAKE_S: Final = 1.0
 DRAIN_S: Final = 2.0  # for what a lost gateway had sent before
 BEAT_LATE_S: Final = 5.0
@@ -154,7 +156,7 @@ class AttachLink:
         self._lost.clear()
         self._connected.clear()
         socket.identity = self._identity.encode()
-        socket.reconnect_ivl = -1
+        socket.reconnect_ivl = NEVER_MS
         socket.sndhwm = socket.rcvhwm = 0  # the gateway has a bound, and kills a worker that does not read
         monitor = Monitor(socket, self._happened)
         socket.connect(f"ipc://{self._settings.folder}/workers")
@@ -186,7 +188,10 @@ class AttachLink:
     def _send_by(
         self, send: Callable[..., object], socket: "zmq.Socket[bytes]", source: Source, message: bytes
     ) -> None:
-        send(message, zmq.NOBLOCK)
+        try:
+            send(message, zmq.NOBLOCK)
+        except zmq.Again:
+            return  # the gateway is gone, and the monitor is about to say so
         # The FD tells of commands: after a send it may stay silent about what is there.
         if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._pool.look(source)

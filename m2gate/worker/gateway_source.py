@@ -2,12 +2,13 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import zmq
 from gevent import get_hub
 
+from m2gate.errors import WireError
 from m2gate.link.exchange import Exchange
 from m2gate.link.outbox import Outbox
 from m2gate.link.server import Server
@@ -85,7 +86,7 @@ class Frames:
         self._receive = receive
 
     def receive(self, flags: int) -> bytes:
-        """Return the next frame or message for dispatch(). Raises zmq.Again, WireError."""
+        """Return the next frame or message for dispatch(). Raises zmq.Again."""
         waiting = self._waiting
         while not waiting:
             if self._receive is None:
@@ -94,7 +95,11 @@ class Frames:
             if message[:1] != FRAMES:
                 self._message = message
                 return message
-            frames = split_frames(message)
+            try:
+                frames = split_frames(message)
+            except WireError as error:
+                logger.warning("gateway's message rejected kind=%r rule=%s", FRAMES, error.rule)
+                continue
             waiting.extend(frames)
             self.seen += len(frames)
             self._untold_bytes += len(message)
@@ -138,9 +143,9 @@ class Frames:
         self._told_seen, self._untold_bytes = self.seen, 0
         self._say(build_done(self.seen, records))
 
-    def forget(self, records: Iterable[bytes] = ()) -> None:
+    def forget(self) -> None:
         """Drop what would be reported: the gateway that it was meant for is gone."""
-        self._records = list(records)
+        self._records.clear()
 
 
 def gateway_source(socket: "zmq.Socket[bytes]", frames: Frames, outboxes: Outboxes) -> Source:
