@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from m2gate.inputs.status_client import StatusClient
 from m2gate.version import __version__
 from tests.system.raw_socket import RawSocket
 from tests.system.support import ROOT, Mongrel2, Served, environment, free_port, m2gate_run, running, wait_until
+
+pytestmark = pytest.mark.shape("direct")
 
 APP = ROOT / "tests/system/status_app.py"
 NO_FAILURES = {"client-left": 0, "cut": 0, "refused": 0, "queue-full": 0, "stopping": 0, "subscriber-slow": 0}
@@ -157,11 +161,11 @@ def test_an_id_that_the_client_can_quote(watched: Watched) -> None:
     request_id = answer.getheader("X-Request-Id")
     assert request_id
     assert answer.text == f"Internal Server Error\nrequest id: {request_id}\n"  # type: ignore[attr-defined]
-    assert f"handler failed request_id={request_id} " in watched.worker.stderr()
+    watched.wait_counts(1, 1, 0, 0)  # an answer is an answer, and the application's
     (line,) = watched.access_log()
     assert (line["request_id"], line["status"], line["gone"]) == (request_id, 500, False)
     assert (line["worker"], line["generation"]) == ("w7", 4)
-    watched.wait_counts(1, 1, 0, 0)  # an answer is an answer, and the application's
+    assert f"handler failed request_id={request_id} " in watched.worker.stderr()
 
 
 def test_answers_that_fail(watched: Watched) -> None:
@@ -266,10 +270,6 @@ def status_of(runtime: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def until_text(look: Callable[[], str], text: str) -> None:
-    wait_until(lambda: text in look(), f"status says {text!r}", 15)
-
-
 def test_status_of_a_run_across_a_reload(app: Path) -> None:
     with m2gate_run(app) as run:
         before = json.loads(status_of(run.runtime, "--json").stdout)
@@ -278,7 +278,7 @@ def test_status_of_a_run_across_a_reload(app: Path) -> None:
         done = status_of(run.runtime)
         assert done.returncode == 0
         assert f"\nm2gate-{run.port}  up " in done.stdout
-        run.process.send_signal(1)
+        run.process.send_signal(signal.SIGHUP)
         wait_until(
             lambda: json.loads(status_of(run.runtime, "--json").stdout).get("pid", before["pid"]) != before["pid"],
             "the successor answers",
@@ -290,3 +290,34 @@ def test_status_of_a_run_across_a_reload(app: Path) -> None:
         runtime = run.runtime
         assert run.stop() == 0
         assert status_of(runtime).returncode == 1
+
+
+def test_status_of_several_workers(app: Path) -> None:
+    metrics = free_port()
+    with m2gate_run(app, "--workers", "2", "--metrics", f"127.0.0.1:{metrics}") as run:
+
+        def document() -> Any:
+            return json.loads(status_of(run.runtime, "--json").stdout)
+
+        with closing(http.client.HTTPConnection("127.0.0.1", run.port, timeout=10)) as client:
+            for _ in range(10):
+                client.request("GET", "/")
+                client.getresponse().read()
+            wait_until(lambda: document()["counters"]["requests_finished"] == 10, "ten are finished", 10)
+            found = document()
+            assert (found["role"], found["supervisor"]["mode"]) == ("gateway", "gateway")
+            assert found["counters"]["requests_started"] == 10
+            assert sum(found["counters"]["requests_failed"].values()) == 0
+            assert sorted(one["served"] for one in found["workers"]) == [0, 10]
+            assert {one["name"] for one in found["workers"]} == {"w1", "w2"}
+            (server,) = found["servers"]
+            assert (server["sessions"], server["requests"], server["connected"]) == (1, 10, True)
+        text = status_of(run.runtime).stdout
+        assert all(f"\n{one['name']}  " in text and f" {one['pid']} " in text for one in found["workers"])
+        os.kill(found["workers"][0]["pid"], signal.SIGKILL)
+        wait_until(lambda: document()["counters"]["worker_deaths"]["exit"] == 1, "the death is counted", 10)
+        with closing(http.client.HTTPConnection("127.0.0.1", metrics, timeout=10)) as scraper:
+            scraper.request("GET", "/metrics")
+            lines = scraper.getresponse().read().decode().splitlines()
+        assert 'm2gate_worker_deaths_total{how="exit"} 1.0' in lines
+        assert "m2gate_requests_finished_total 10.0" in lines
