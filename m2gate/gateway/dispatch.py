@@ -329,6 +329,12 @@ class Dispatcher:
         self._drop(session)
         session.server.close_connections((session.conn_id,), self.now_s)
 
+    def close_all(self) -> None:
+        """Close the connections on which nothing is open: nobody will serve them."""
+        for server in self.servers.values():
+            idle = [one.conn_id for one in server.sessions.values() if not one.open and one.held is None]
+            server.close_connections(idle, self.now_s)
+
     def cut(self, session: Session, reason: str) -> None:
         """Close a connection at once, as its client breaks a rule or nobody can answer it."""
         if session.held is not None:

@@ -126,6 +126,8 @@ class Gateway:
         """Serve for OPEN_S what still comes, then refuse; until the workers are gone and what is held has ended."""
         logger.info("draining")
         self._pool.use_leaving = True
+        for server in self._dispatcher.servers.values():
+            server.link.begin_drain()
         self._hub.begin_drain()
         self._stop_now.wait(OPEN_S)
         self._dispatcher.refuse_all()
@@ -135,6 +137,7 @@ class Gateway:
             self._stop_now.wait(POLL_S)
         if self._attachments.workers:
             logger.warning("drain timeout workers=%d", len(self._attachments.workers))
+        self._dispatcher.close_all()
 
     # -- servers --------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from m2gate.inputs.document import StatusDocument
+from m2gate.inputs.status_client import StatusClient
 from tests.system.processes import ROOT, START_S, STOP_S, environment, short_directory
 
 WORKER: Final = "m2gate.worker.process"
@@ -80,7 +82,7 @@ class Process:
 class Served:
     """What runs an application: its workers, and the gateway if there is one.
 
-    folder: the gateway's, with its status socket.
+    folder: of the status socket, and of the gateway's others.
     """
 
     folder: Path
@@ -104,6 +106,10 @@ class Served:
     @property
     def pids(self) -> list[int]:
         return [one.pid for one in self.processes]
+
+    def status(self) -> StatusDocument:
+        """Ask the gateway, or the one direct worker."""
+        return StatusClient(self.folder / "status").ask()
 
     def stderr(self) -> str:
         """What all of them have written so far."""
@@ -155,8 +161,8 @@ def running(
         gateway_options = options.pop("gateway", {})
         served = Served(folder / "g")
         try:
+            served.folder.mkdir()
             if count:
-                served.folder.mkdir()
                 served.gateway = _start_gateway(stack, folder, servers, options, gateway_options)
             for number in range(1, max(count, 1) + 1):
                 document = _worker_settings(target, servers, count, folder, number)
@@ -182,6 +188,7 @@ def _worker_settings(
         "servers": [] if count else [_address(one) for one in servers],
         "gateway": {"folder": str(folder / "g")} if count else None,
         "name": f"w{number}" if count else None,
+        "status": None if count else str(folder / "g/status"),
         "patch": True,
         "access_log": None,
         "drain_timeout_s": 30,
