@@ -120,7 +120,8 @@ class Attachments:
             self._send_part(message, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             worker = self._pool.workers.get(identity)
-            if worker is not None and not worker.is_lost:
+            # One that has had the last word closes its socket, and ends a moment later.
+            if worker is not None and not worker.is_lost and not worker.is_ended:
                 logger.warning("worker does not read name=%s pid=%d error=%s", worker.name, worker.pid, error)
                 self._kill(worker)
 
