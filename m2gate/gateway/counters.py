@@ -6,7 +6,8 @@ from typing import Final
 
 # Why a request has failed, as it stands in the status document and in the metrics.
 WORKER_DIED: Final = "worker-died"
-CLIENT_LEFT: Final = "client-left"
+CLIENT_LEFT: Final = "client-left"  # before the answer was complete; a stream without end counts as complete
+CUT: Final = "cut"  # the answer had begun and was broken off: a handler failed in the middle of it
 QUEUE_FULL: Final = "queue-full"
 NO_WORKER: Final = "no-worker"
 STOPPING: Final = "stopping"
@@ -18,6 +19,7 @@ SUBSCRIBER_SLOW: Final = "subscriber-slow"  # the channel's policy has closed a 
 REASONS: Final = (
     WORKER_DIED,
     CLIENT_LEFT,
+    CUT,
     QUEUE_FULL,
     NO_WORKER,
     STOPPING,

@@ -37,6 +37,9 @@ def bury(dispatcher: Dispatcher, worker: AttachedWorker, *, is_certain: bool) ->
 
 def _end(dispatcher: Dispatcher, session: Session, worker: AttachedWorker, *, is_certain: bool) -> int:
     opened = list(session.open)
+    if session.gone:
+        dispatcher.end_gone(session)
+        return 0
     if not opened:
         return 0
     dispatcher.end_open(session, reasons.WORKER_DIED)

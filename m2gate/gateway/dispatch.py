@@ -57,6 +57,7 @@ class Dispatcher:
         self.on_settled: Callable[[Session], None] | None = None
         self._swallower = Swallower()
         self._unsettled: set[Session] = set()
+        self._leaving: deque[Session] = deque()  # their clients have left, what was open is not yet reported
         self._request_prefix = secrets.token_hex(4) + "-"
         self._next_request_number = count(1).__next__
         self._rejection_logged_s = 0.0
@@ -194,10 +195,14 @@ class Dispatcher:
         if session.held is not None:
             session.held.lose()
             return
-        # What its handler still does for a client that has left is not waited for.
         self._forward(session, frame)
-        self.end_open(session, reasons.CLIENT_LEFT)
-        self._drop(session)
+        if not session.open:
+            self._drop(session)
+        elif not session.gone:
+            # Its answer may be complete, and the report of it under way.
+            session.gone = True
+            session.unsettled_since_s = self.now_s
+            self._leaving.append(session)
 
     def _forward(self, session: Session, frame: bytes) -> None:
         owner = session.owner
@@ -361,7 +366,7 @@ class Dispatcher:
             self.next(session)
             return
         if what == CONNECTION_CLOSED:
-            self.end_open(session, None)
+            self.end_open(session, None if sent else reasons.CLIENT_LEFT if session.gone else reasons.CUT)
             self._fail_waiting(session, reasons.CLOSED)
             self._drop(session)
             session.server.forget(conn_id, self.now_s)
@@ -377,7 +382,9 @@ class Dispatcher:
         if not frame:
             session.balance = 0  # it was claimed: what was credited before that is not known
         session.idle_since_s = self.now_s
-        if session.waiting:
+        if session.gone:
+            self._drop(session)
+        elif session.waiting:
             self.next(session)
 
     def hold(self, owner: Owner, session: Session) -> None:
@@ -424,6 +431,11 @@ class Dispatcher:
             owner.failed += count
             self.counters.failed[reason] += count
 
+    def end_gone(self, session: Session) -> None:
+        """Count what was open for a client that has left, and forget the session. Idempotent."""
+        self.end_open(session, reasons.CLIENT_LEFT)
+        self._drop(session)
+
     def _fail_waiting(self, session: Session, reason: str) -> None:
         if session.waiting:
             self.counters.failed[reason] += len(session.waiting)
@@ -446,6 +458,8 @@ class Dispatcher:
         for server in self.servers.values():
             server.tick(now_s)
         self._swallower.tick(now_s, is_known=lambda server: server.number in self.servers)
+        while self._leaving and now_s - self._leaving[0].unsettled_since_s >= UNSETTLED_S:
+            self.end_gone(self._leaving.popleft())
         for session in [one for one in self._unsettled if now_s - one.unsettled_since_s >= UNSETTLED_S]:
             session.balance = 0
             self.next(session)

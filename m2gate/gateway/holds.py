@@ -35,6 +35,7 @@ class HeldExchange(Exchange):
         self.status = request.status
         self.written = request.written
         self.log = request.log
+        self.is_stream = isinstance(request.form, StreamForm)
         self._is_chunked = isinstance(request.form, StreamForm) and request.form.chunked
         if request.close:
             self.close_after = True
@@ -151,7 +152,8 @@ class Holds:
             if exchange.state != FINISHED:
                 failure = reasons.SERVER_LOST if session.gone else reasons.SUBSCRIBER_SLOW
             if exchange.is_left:
-                failure = reasons.CLIENT_LEFT
+                # A stream has no end of its own: leaving it is how a client ends it.
+                failure = None if exchange.is_stream else reasons.CLIENT_LEFT
             self.released(session, None, failure)
             return
         outstanding = connection.outstanding

@@ -101,6 +101,13 @@ class Exchange:
         return self.state == FINISHED
 
     @property
+    def is_whole(self) -> bool:
+        """True if nothing is missing should the client leave now: the answer is complete, or has no end of its own."""
+        return (
+            self.state == FINISHED or self.is_endless or self.is_websocket or (self.is_held and self.state == STARTED)
+        )
+
+    @property
     def request_id(self) -> str:
         """A name for this request that is unique among all workers and restarts."""
         if not self._request_id:
@@ -363,8 +370,7 @@ class Exchange:
     def _count(self, connection: "Connection") -> None:
         if connection.gone:
             self.is_cut = True
-            # A stream has no end of its own: leaving it is how a client ends it.
-            if not self.failure and not (self.is_endless or (self.is_held and self.started)):
+            if not self.failure and not self.is_whole:
                 self.failure = CLIENT_LEFT
         tally = connection.server.tally
         if self.failure:

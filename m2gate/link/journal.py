@@ -75,9 +75,9 @@ class Journal:
             connection.credited = -connection.outstanding
         self._note(EXCHANGE_DONE, connection.conn_id, sent)
 
-    def closed(self, conn_id: int) -> None:
-        """Report that a connection is closed or forgotten."""
-        self._note(CONNECTION_CLOSED, conn_id, 0)
+    def closed(self, conn_id: int, *, is_whole: bool) -> None:
+        """Report that a connection is closed or forgotten; is_whole: nothing was missing of its last answer."""
+        self._note(CONNECTION_CLOSED, conn_id, int(is_whole))
 
     def detached(self, conn_id: int) -> None:
         """Report that only the client's next request ends the exchange."""

@@ -119,6 +119,7 @@ class JournaledConnection(Connection):
     def lose(self) -> None:
         """See Connection."""
         if not self.gone:
+            is_whole = self.current is None or self.current.is_whole
             super().lose()
             if self.server.journal is not None:
-                self.server.journal.closed(self.conn_id)
+                self.server.journal.closed(self.conn_id, is_whole=is_whole)

@@ -40,7 +40,7 @@ BYE: Final = b"Y"
 
 # What a record of DONE says of a connection.
 EXCHANGE_DONE: Final = 0  # one exchange has ended, the connection goes on
-CONNECTION_CLOSED: Final = 1  # the worker has closed or forgotten it: whatever was open has ended
+CONNECTION_CLOSED: Final = 1  # the worker has closed or forgotten it; 1 in place of bytes: its last answer was whole
 EXCHANGE_DETACHED: Final = 2  # its end is the client's next request, which must not wait for it
 
 NUMBER_MAX: Final = 65_535  # of a server

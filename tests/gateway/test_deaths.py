@@ -10,7 +10,7 @@ from m2gate.gateway.deaths import bury
 from m2gate.gateway.workers import AttachedWorker
 from m2gate.link.marks import CUT, SLOT_MASK, SLOTS
 from m2gate.wire import attach as wire
-from tests.gateway.fakes import Gate, credits_, first, piece, reply, request
+from tests.gateway.fakes import Gate, credits_, first, leave, piece, reply, request
 
 
 @pytest.fixture
@@ -72,6 +72,13 @@ def test_while_nobody_knows_whether_it_has_ended_nothing_is_answered(gate: Gate)
     gate.take(first(1))
     die(gate, is_certain=False)
     assert gate.sent == [reply(1, b"")]
+
+
+def test_a_client_that_has_left_gets_nothing(gate: Gate) -> None:
+    gate.take(first(1), leave(1))
+    assert die(gate) == 0
+    assert gate.sent == []
+    assert gate.dispatcher.counters.failed == {"client-left": 1}
 
 
 def test_an_idle_session_goes_on(gate: Gate) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2gate.gateway import dispatch
-from m2gate.gateway.counters import CLIENT_LEFT, NO_WORKER, PIPELINE_FULL, QUEUE_FULL, SERVER_LOST, STOPPING
+from m2gate.gateway.counters import CLIENT_LEFT, CUT, NO_WORKER, PIPELINE_FULL, QUEUE_FULL, SERVER_LOST, STOPPING
 from m2gate.wire import attach as wire
 from tests.gateway.fakes import Gate, credits_, first, frame, leave, piece, reply, request
 
@@ -104,18 +104,47 @@ def test_a_leave_ends_what_is_open(gate: Gate) -> None:
     gate.take(first(1), request(1, b"/2"))
     worker = gate.owner(1)
     gate.take(leave(1), leave(1))
-    assert gate.given(worker.name) == [first(1), leave(1)]
-    assert worker.outstanding == 0
+    assert gate.given(worker.name) == [first(1), leave(1), leave(1)]
+    assert gate.dispatcher.counters.failed[CLIENT_LEFT] == 1  # the one that waited
+    gate.done(worker, 1, 0, wire.CONNECTION_CLOSED)
     assert gate.dispatcher.counters.failed[CLIENT_LEFT] == 2
+    assert worker.outstanding == 0
     assert not gate.server.sessions
-    gate.done(worker, 1)  # its handler has ended meanwhile
+    gate.done(worker, 1)
     assert gate.dispatcher.counters.finished == 0
+
+
+def test_an_answer_whose_report_comes_behind_the_leave_is_no_failure(gate: Gate) -> None:
+    gate.take(first(1))
+    worker = gate.owner(1)
+    gate.take(leave(1))
+    gate.done(worker, 1, 100)
+    assert (gate.dispatcher.counters.finished, worker.served, worker.outstanding) == (1, 1, 0)
+    assert not gate.server.sessions
+
+
+def test_a_leave_that_is_never_reported_does_not_stay_for_ever(gate: Gate) -> None:
+    gate.take(first(1), leave(1))
+    worker = gate.owner(1)
+    gate.dispatcher.tick()
+    assert worker.outstanding == 1
+    gate.session(1).unsettled_since_s -= dispatch.UNSETTLED_S
+    gate.dispatcher.tick()
+    assert worker.outstanding == 0
+    assert gate.dispatcher.counters.failed[CLIENT_LEFT] == 1
+    assert not gate.server.sessions
+
+
+def test_an_answer_that_a_handler_breaks_off_has_failed(gate: Gate) -> None:
+    gate.take(first(1))
+    gate.done(gate.owner(1), 1, 0, wire.CONNECTION_CLOSED)
+    assert gate.dispatcher.counters.failed[CUT] == 1
 
 
 def test_a_closed_connection_is_forgotten_and_its_last_messages_are_ignored(gate: Gate) -> None:
     gate.take(first(1))
     worker = gate.owner(1)
-    gate.done(worker, 1, 5, wire.CONNECTION_CLOSED)
+    gate.done(worker, 1, 1, wire.CONNECTION_CLOSED)
     assert (gate.dispatcher.counters.finished, worker.outstanding, worker.served) == (1, 0, 1)
     gate.take(request(1, b"/late"), leave(1), credits_(1, 5))
     assert gate.given(worker.name) == [first(1)]
