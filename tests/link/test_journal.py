@@ -199,7 +199,7 @@ def test_a_client_that_leaves_is_reported(far: Attached) -> None:
     exchange = far.opened(1)
     far.leave(1)
     exchange.respond(200, TEXT, b"hi")
-    assert far.records == [(3, CONNECTION_CLOSED, 1, 1)]
+    assert far.records == [(3, CONNECTION_CLOSED, 1, 0)]
 
 
 def test_what_is_queued_at_the_end_is_reported_when_it_has_gone(far: Attached) -> None:
