@@ -11,6 +11,7 @@ from m2gate.errors import ConnectionGone
 from m2gate.link.exchange import Exchange
 from m2gate.link.journal import Journal
 from m2gate.link.journaled import JournaledConnection
+from m2gate.link.mailbox import deliver
 from m2gate.link.marks import CUT, SENT, SENT_CUT, SLOTS, UNKNOWN, UNSENT, MarkTable
 from m2gate.link.websocket import WebSocketExchange
 from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED, EXCHANGE_DONE, RECORD
@@ -311,3 +312,12 @@ def test_without_a_gateway_connections_keep_no_journal() -> None:
     assert not isinstance(far.opened(1).connection, JournaledConnection)
     with gevent.Timeout(5):
         far.server.release([1])
+
+
+def test_a_token_reaches_its_connection_only_while_an_exchange_is_open(far: Attached) -> None:
+    exchange = far.opened(1)
+    connection = exchange.connection
+    assert deliver(connection, b"HTTP/1.1 200 OK\r\n\r\n") == b"ok"
+    exchange.complete(200, 0)
+    assert deliver(connection, b"more") == b"gone"  # it may be somebody else's by now
+    assert b"more" not in far.taken(1)
