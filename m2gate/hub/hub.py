@@ -32,6 +32,7 @@ class Hub:
     wake: called when there is something to flush; the owner flushes at the end of the loop's turn.
           It may be called several times before that.
     on_left: called with channel and form when a subscription has ended, however it did.
+    on_opened, on_emptied: called with a channel's name when its first subscriber comes and when its last has left.
     ``fullest_bytes``: the most that one group has waiting for the flush. From MERGE_BYTES on there
           is nothing to be won by waiting.
     """
@@ -39,6 +40,8 @@ class Hub:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self.on_left: Callable[[str, Form], None] | None = None
+        self.on_opened: Callable[[str], None] | None = None
+        self.on_emptied: Callable[[str], None] | None = None
         self._channels: dict[str, Channel] = {}
         self._policies: dict[str, Policy] = {}
         self._subscribers: dict[Outlet, dict[str, Subscriber]] = {}
@@ -53,8 +56,11 @@ class Hub:
     # -- who listens --------------------------------------------------------------------------
 
     def configure(self, channel: str, policy: Policy) -> None:
-        """Set the policy of channel, also for those that are subscribed. Kept for ever."""
-        self._policies[channel] = policy
+        """Set the policy of channel, also for those that are subscribed. Any but the usual one is kept for ever."""
+        if policy == DEFAULT_POLICY:
+            self._policies.pop(channel, None)
+        else:
+            self._policies[channel] = policy
         if channel in self._channels:
             self._channels[channel].policy = policy
 
@@ -69,9 +75,11 @@ class Hub:
         state = self._channels.get(channel)  # that may have closed the last of its subscribers
         if state is None:
             state = self._channels[channel] = Channel(channel, self._policies.get(channel, DEFAULT_POLICY))
+            if self.on_opened is not None:
+                self.on_opened(channel)
         group = state.group(outlet.server, form)
         subscriber = state.subscribers[outlet] = Subscriber(state, group, outlet, now_s)
-        self._subscribers.setdefault(outlet, {})[channel] = subscriber
+        self._subscribers.setdefault(outlet, {})[state.name] = subscriber  # the same string for all
         is_behind = any(one is outlet for one, _ in self._work.posts)  # by what it was sent when it left before
         if outlet.units or outlet.window is None or is_behind:
             self._part(subscriber, now_s)
@@ -111,6 +119,10 @@ class Hub:
     def has(self, channel: str) -> bool:
         """Tell whether channel has subscribers."""
         return channel in self._channels
+
+    def names(self) -> list[str]:
+        """Return the channels that have subscribers."""
+        return list(self._channels)
 
     def stats(self, most: int | None = None) -> Stats:
         """Return the counters since the start, and the channels that have subscribers now.
@@ -153,6 +165,8 @@ class Hub:
             channel.groups.pop((group.server, group.form), None)
         if not channel.subscribers:
             del self._channels[channel.name]
+            if self.on_emptied is not None:
+                self.on_emptied(channel.name)
         if not channels:
             del self._subscribers[outlet]
         self._unwatch(outlet)

@@ -88,6 +88,7 @@ class Broadcast:
         self._holds: Holds[Held] = Holds()
         self._held: dict[Outlet, Held] = {}
         self._waits: dict[str, Turnstile] = {}
+        self._on_closing = self._closing  # one object for all connections
         self._is_scheduled = False
         self._date_s = 0
         self._date = ""
@@ -101,11 +102,14 @@ class Broadcast:
         long as it takes to read what credits have come. In a callback of the loop it never waits.
         Raises ValueError for an item that has no rendering in some form.
         """
-        hub = self.hub
         if self.is_congested(item.channel) and getcurrent() is not get_hub():
             self.wait_room(item.channel)
-        receipt = hub.publish(item)
-        if hub.fullest_bytes >= MERGE_BYTES:
+        return self.accept(item)
+
+    def accept(self, item: Item) -> Receipt:
+        """Accept item at once, whether or not its subscribers can take more; see publish."""
+        receipt = self.hub.publish(item)
+        if self.hub.fullest_bytes >= MERGE_BYTES:
             self.flush()
         return receipt
 
@@ -202,7 +206,7 @@ class Broadcast:
 
     def _watch(self, connection: Connection) -> None:
         if connection.on_closing is None:
-            connection.on_closing = lambda: self._closing(connection)
+            connection.on_closing = self._on_closing
 
     def _closing(self, connection: Connection) -> None:
         """Hear that connection has gone or is about to send its last bytes: ours come before them."""

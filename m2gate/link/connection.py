@@ -58,7 +58,7 @@ class Connection(Outflow):
         self.pipeline: deque[Exchange] | None = None
         self.turnstile: Turnstile | None = None
         self.on_gone: list[Callable[[], None]] | None = None
-        self.on_closing: Callable[[], None] | None = None  # the hub's, to be called once
+        self.on_closing: Callable[[Connection], None] | None = None  # the hub's, to be called once
         self.on_room: Callable[[], None] | None = None  # the hub's, while it has items waiting for us
         self.taken = 0  # units that went out whole, so that a writer knows when its own did
         self.idle_since_s = server.now_s
@@ -123,6 +123,11 @@ class Connection(Outflow):
         """Send or queue data without blocking. The caller bounds ``queued``; void once gone."""
         if self.gone or self.closing:
             return
+        if data and len(data) <= PIECE_BYTES and self.fits(len(data)):
+            self.outstanding += len(data)
+            self.server.send(self.prefix + data)
+            self._moved(1)
+            return
         self.push(data)
         self.pump()
 
@@ -164,7 +169,7 @@ class Connection(Outflow):
                 pieces.append(unit[:size])
                 self.units[0] = memoryview(unit)[size:]
             else:
-                pieces.append(self.units.popleft())
+                pieces.append(self.pop())
             size -= len(pieces[-1])
         body = b"".join(pieces)
         self.queued -= len(body)
@@ -240,7 +245,7 @@ class Connection(Outflow):
         """Tell whoever else writes here that the next bytes are the last, or that the client is gone."""
         on_closing, self.on_closing = self.on_closing, None
         if on_closing is not None:
-            on_closing()
+            on_closing(self)
 
     def send_close(self) -> None:
         """Let Mongrel2 close after what it holds, and forget the connection."""

@@ -622,3 +622,29 @@ def test_stats(owner: Owner, server: FakeServer) -> None:
 def test_hub_keeps_time_only_as_told() -> None:
     hub = Hub(lambda: None)
     assert hub.flush(0.0) == hub.flush(1e9)
+
+
+# -- which channels there are -----------------------------------------------------------------------
+
+
+def test_the_first_and_the_last_subscriber_of_a_channel_are_heard_of(owner: Owner, server: FakeServer) -> None:
+    heard: list[str] = []
+    owner.hub.on_opened = lambda channel: heard.append(f"+{channel}")
+    owner.hub.on_emptied = lambda channel: heard.append(f"-{channel}")
+    one, other = connect(owner, server, 2)
+    owner.subscribe("d", one)
+    assert owner.hub.names() == ["c", "d"]
+    owner.hub.discard(one)
+    owner.hub.release(other, owner.now_s)
+    owner.hub.release(other, owner.now_s)
+    assert heard == ["+c", "+d", "-d", "-c"]
+    assert owner.hub.names() == []
+
+
+def test_the_usual_policy_takes_no_memory(owner: Owner, server: FakeServer) -> None:
+    connect(owner, server, 1)
+    owner.hub.configure("c", Policy("latest", 5))
+    assert owner.hub.drops("c")
+    owner.hub.configure("c", Policy())
+    assert not owner.hub.drops("c")
+    assert owner.hub._policies == {}

@@ -175,3 +175,12 @@ def test_a_grant_never_makes_outstanding_negative(amount: int) -> None:
     flow = Outflow(None)
     flow.grant(amount)
     assert flow.outstanding == 0
+
+
+def test_where_nothing_waits_there_is_no_queue() -> None:
+    flow, other = Outflow(10), Outflow(10)
+    assert flow.units is other.units
+    flow.push(b"abc")
+    assert (len(flow.units), len(other.units)) == (1, 0)
+    assert flow.take() == b"abc"
+    assert flow.units is other.units
