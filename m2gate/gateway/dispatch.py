@@ -75,7 +75,9 @@ class Dispatcher:
         for session in list(server.sessions.values()):
             session.gone = True
             self._fail_waiting(session, reasons.SERVER_LOST)
-            if session.held is None:  # else the hub ends it
+            if session.held is not None:
+                session.held.lose()
+            else:
                 self.end_open(session, reasons.SERVER_LOST)
                 self._drop(session)
         server.link.close()

@@ -49,6 +49,7 @@ class GatewayHub:
 
     def tick(self) -> None:
         """Do what is due; once a second."""
+        self._holds.tick()
         self._broadcast.tick()
 
     def part(self) -> ChannelsPart:
