@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gevent import GreenletExit, Timeout
 from werkzeug.exceptions import BadRequestKeyError
 
-from m2gate.app.convert import TEXT, convert, encode_json
+from m2gate.app.convert import TEXT, convert
 from m2gate.app.error_pages import error_response
 from m2gate.app.events import EventStream
 from m2gate.app.files import send_file
@@ -19,6 +19,7 @@ from m2gate.app.send import send_response
 from m2gate.app.websocket import WebSocket, check_handshake
 from m2gate.app.wsgi import WSGIMount
 from m2gate.errors import ConnectionGone, HTTPError
+from m2gate.hub.building import encode_json
 from m2gate.link.exchange import Exchange
 from m2gate.link.json_socket import JsonExchange
 from m2gate.link.websocket import WebSocketExchange

@@ -1,19 +1,14 @@
 """From what a handler returns to a Response."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from m2gate.app.response import Fields, Response
+from m2gate.hub.building import encode_json
 
 TEXT: Final[Fields] = (("Content-Type", "text/plain; charset=utf-8"),)
 OCTETS: Final[Fields] = (("Content-Type", "application/octet-stream"),)
 JSON: Final[Fields] = (("Content-Type", "application/json"),)
-
-
-def encode_json(value: Any) -> bytes:
-    """Encode as compact UTF-8 JSON. Raises TypeError and ValueError for what JSON has no form for."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def convert(value: Any) -> Any:

@@ -6,8 +6,9 @@ from typing import Final
 
 from gevent import GreenletExit
 
-from m2gate.app.channel import Channel, Data, Fed, build_content
+from m2gate.app.channel import Channel, Fed
 from m2gate.errors import ConnectionGone
+from m2gate.hub.building import Data, build_content
 from m2gate.hub.form import StreamForm
 from m2gate.hub.holding import HoldRequest
 from m2gate.hub.item import Fields

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-from m2gate.app.channel import TEXT_TYPE, Channel, Data, Fed, build_content, parse_fields
+from m2gate.app.channel import Channel, Fed
 from m2gate.app.events import PING, PING_S, STREAM_FIELDS, milliseconds
 from m2gate.errors import ConnectionGone
+from m2gate.hub.building import TEXT_TYPE, Data, build_content, parse_fields
 from m2gate.hub.form import ResponseForm, StreamForm
 from m2gate.hub.holding import HoldRequest
 from m2gate.hub.item import Fields, ResponseFormat
