@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
 
+import gevent
 import zmq
 from gevent import get_hub
 
@@ -27,6 +28,7 @@ WORKERS_MAX: Final = 256
 MESSAGES_MAX: Final = 100_000  # unread by one worker; then it is taken for hung and killed
 MESSAGE_BYTES_MAX: Final = 256 << 20
 TURN_MESSAGES: Final = 256  # read before others get their turn
+END_S: Final = 0.5  # between the end of a worker's socket and that of its process
 LAST_WORDS_S: Final = 0.02  # what a worker said before its end is read within this
 
 
@@ -114,15 +116,23 @@ class Attachments:
     # -- what is said to workers ---------------------------------------------------------------------
 
     def send(self, identity: bytes, message: bytes) -> None:
-        """Send one message; a worker that does not read any more is killed."""
+        """Send one message; a worker that does not read any more is killed.
+
+        One whose socket is gone has ended, or will within END_S; else it is killed likewise.
+        """
         try:
             self._send_part(identity, zmq.SNDMORE | zmq.NOBLOCK)
             self._send_part(message, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             worker = self._pool.workers.get(identity)
             # One that has had the last word closes its socket, and ends a moment later.
-            if worker is not None and not worker.is_lost and not worker.is_ended:
-                logger.warning("worker does not read name=%s pid=%d error=%s", worker.name, worker.pid, error)
+            if worker is None or worker.is_lost or worker.is_ended or worker.is_unreachable:
+                return
+            worker.is_unreachable = error.errno == zmq.EHOSTUNREACH
+            if worker.is_unreachable:
+                gevent.spawn_later(END_S, self._kill, worker)
+            else:
+                logger.warning("worker does not read name=%s pid=%d", worker.name, worker.pid)
                 self._kill(worker)
 
     def _on_batch(self, worker: AttachedWorker) -> None:
@@ -278,7 +288,7 @@ class Attachments:
 
     def _kill(self, worker: AttachedWorker) -> None:
         lifeline = self._lifelines.get(worker)
-        if lifeline is None or worker.is_killed:
+        if lifeline is None or lifeline.is_ended or worker.is_killed:
             return
         worker.is_killed = True
         self._dispatcher.counters.deaths["hung"] += 1

@@ -21,6 +21,9 @@ def bury(dispatcher: Dispatcher, worker: AttachedWorker, *, is_certain: bool) ->
     may be complete and the worker's report lost, and a second one would be read as the answer to the
     client's next request. A WebSocket gets a close frame, unless one of its frames was cut in two.
 
+    What it had reported as sent may have died with it on its way: where the credits for it do not come,
+    the connection is closed as well.
+
     is_certain: its process has ended. If not, nobody knows what it may still send, so all is closed.
     """
     worker.is_lost = True
@@ -41,6 +44,7 @@ def _end(dispatcher: Dispatcher, session: Session, worker: AttachedWorker, *, is
         dispatcher.end_gone(session)
         return 0
     if not opened:
+        dispatcher.doubt(session)
         return 0
     dispatcher.end_open(session, reasons.WORKER_DIED)
     session.owner = None

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 PIPELINE_MAX: Final = 64  # requests a client may send ahead of their answers; then it is cut
 NO_WORKER_S: Final = 10.0  # a request waits so long for a worker where there is none at all
 IN_FLIGHT_MAX: Final = 64 << 20  # bytes of frames that an owner has not read; then its WebSockets are cut
+DOUBT_S: Final = 0.3  # without credits for what a dead owner has sent: it died with it
 UNSETTLED_S: Final = 5.0  # without credits for so long, those that are missing are taken for lost
 _LOG_EVERY_S: Final = 1.0
 
@@ -57,6 +58,7 @@ class Dispatcher:
         self.on_settled: Callable[[Session], None] | None = None
         self._swallower = Swallower()
         self._unsettled: set[Session] = set()
+        self._doubted: set[Session] = set()
         self._leaving: deque[Session] = deque()  # their clients have left, what was open is not yet reported
         self._request_prefix = secrets.token_hex(4) + "-"
         self._next_request_number = count(1).__next__
@@ -433,6 +435,21 @@ class Dispatcher:
             owner.failed += count
             self.counters.failed[reason] += count
 
+    def doubt(self, session: Session) -> None:
+        """Close a session unless all that its dead owner has reported as sent turns out to be written."""
+        if session.balance > 0 and session.server.has_credits:
+            session.unsettled_since_s = self.now_s
+            self._doubted.add(session)
+
+    def _clear_doubts(self) -> None:
+        for session in list(self._doubted):
+            if session.gone or session.balance <= 0:
+                self._doubted.discard(session)
+            elif self.now_s - session.unsettled_since_s >= DOUBT_S:
+                # It is closed behind what Mongrel2 has of the answer: a client that reads slowly gets that.
+                self._doubted.discard(session)
+                self.close(session)
+
     def end_gone(self, session: Session) -> None:
         """Count what was open for a client that has left, and forget the session. Idempotent."""
         self.end_open(session, reasons.CLIENT_LEFT)
@@ -462,6 +479,7 @@ class Dispatcher:
         self._swallower.tick(now_s, is_known=lambda server: server.number in self.servers)
         while self._leaving and now_s - self._leaving[0].unsettled_since_s >= UNSETTLED_S:
             self.end_gone(self._leaving.popleft())
+        self._clear_doubts()
         for session in [one for one in self._unsettled if now_s - one.unsettled_since_s >= UNSETTLED_S]:
             session.balance = 0
             self.next(session)

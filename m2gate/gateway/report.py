@@ -29,7 +29,7 @@ def describe(
         "pid": os.getpid(),
         "uptime_s": round(monotonic() - started_s, 3),
         "servers": [_describe_server(one) for one in uplinks],
-        "workers": [_describe_worker(one) for one in workers],
+        "workers": [_describe_worker(one) for one in sorted(workers, key=lambda one: (one.generation, one.name))],
         "queue": {"waiting": len(admission), "max": admission.waiting_max, "bytes": admission.bytes},
         "channels": hub.channels,
         "channels_total": hub.channels_total,

@@ -123,6 +123,7 @@ class Uplink:
         if sockets is None or server is None or self.is_reading:
             return
         self.is_reading = True
+        flush = self._flush
         receive, take, dispatcher = sockets.requests.recv, self._dispatcher.take, self._dispatcher
         noblock, again, run_callback = zmq.NOBLOCK, zmq.Again, get_hub().loop.run_callback
 
@@ -143,7 +144,7 @@ class Uplink:
             except Exception:
                 logger.exception("message not understood send_ident=%s", self.address.send_ident)
                 run_callback(drain)
-            self._flush()
+            flush()
 
         self._watcher = watcher = get_hub().loop.io(sockets.requests.fileno(), READ)
         watcher.start(drain)

@@ -49,6 +49,7 @@ class AttachedWorker:
         self.is_lost = False
         self.is_ended = False  # END was sent
         self.is_killed = False
+        self.is_unreachable = False
         self.outstanding = 0
         self.served = 0
         self.failed = 0
@@ -156,7 +157,7 @@ class WorkerPool:
                 (not worker.is_leaving or (self.use_leaving and not worker.is_ended))
                 and server_number in worker.connected
                 and worker.outstanding < worker.capacity
-                and (best is None or worker.outstanding < best.outstanding)
+                and (best is None or _load(worker) < _load(best))
             ):
                 best = worker
         return best
@@ -167,6 +168,11 @@ class WorkerPool:
             server_number in worker.connected and (not worker.is_leaving or (self.use_leaving and not worker.is_ended))
             for worker in self.workers.values()
         )
+
+
+def _load(worker: AttachedWorker) -> tuple[int, int]:
+    """Return how busy a worker is; where that is equal, idle clients count, as they will ask again."""
+    return worker.outstanding, len(worker.sessions)
 
 
 def unbind(session: Session, owner: Owner) -> None:
@@ -186,7 +192,9 @@ class Lifeline:
         self._watcher.start(self._ended)
 
     def kill(self) -> bool:
-        """Kill the process; False if that is not allowed to us."""
+        """Kill the process, unless it has ended; False if that is not allowed to us."""
+        if self.is_ended:
+            return True
         try:
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
         except ProcessLookupError:
@@ -194,6 +202,11 @@ class Lifeline:
         except PermissionError:
             return False
         return True
+
+    @property
+    def is_ended(self) -> bool:
+        """True once the end of the process was seen."""
+        return self._descriptor < 0
 
     def _ended(self) -> None:
         self.close()

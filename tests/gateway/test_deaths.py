@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from m2gate.gateway import dispatch
 from m2gate.gateway.counters import WORKER_DIED
 from m2gate.gateway.deaths import bury
 from m2gate.gateway.workers import AttachedWorker
@@ -89,6 +90,20 @@ def test_an_idle_session_goes_on(gate: Gate) -> None:
     other = gate.attach("w9")
     gate.take(credits_(1, 7), request(1, b"/2"))
     assert gate.given(other.name) == [request(1, b"/2")]
+
+
+def test_what_was_reported_but_never_written_is_closed(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.take(first(1), first(2))
+    gate.done(gate.workers[0], 1, 7)
+    gate.done(gate.workers[0], 2, 7)
+    die(gate)
+    gate.take(credits_(2, 7))
+    gate.dispatcher.tick()
+    assert gate.sent == []
+    monkeypatch.setattr(dispatch, "DOUBT_S", 0.0)
+    gate.dispatcher.tick()
+    assert gate.sent == [reply(1, b"")]
+    assert list(gate.server.sessions) == [2]
 
 
 @pytest.mark.parametrize(("bits", "has_frame"), [pytest.param(0, True, id="whole"), pytest.param(CUT, False, id="cut")])

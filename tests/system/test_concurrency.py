@@ -28,6 +28,9 @@ from tests.system.transfers import (
     site,
 )
 
+# The pool of one worker and its bounds; behind a gateway these are the gateway's: test_gateway_admission.py.
+pytestmark = pytest.mark.shape("direct", reason="the bounds of one worker's pool")
+
 APP = Path(__file__).with_name("busy_app.py")
 FILES = 8_192  # 2,100 clients here and as many in Mongrel2
 HANDLERS = 2_000  # the default bound

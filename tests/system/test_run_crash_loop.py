@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.runs import answers, get, write_app
+from tests.system.runs import answers, write_app
+from tests.system.supervised import worker_pids
 from tests.system.support import M2GateRun, alive, m2gate_run, wait_until
 
 SHAPES = [
@@ -19,13 +20,8 @@ SHAPES = [
 def break_and_kill(run: M2GateRun, app: Path, count: int) -> None:
     """Let all workers die, with code on the disk that cannot be loaded."""
     good = app.read_text()
-    pids: set[int] = set()
-
-    def has_heard_all() -> bool:
-        pids.add(int(get(run, "/pid")))
-        return len(pids) == count
-
-    wait_until(has_heard_all, "each worker has answered")
+    pids = worker_pids(run)
+    assert len(pids) == count
     app.write_text("import nothing_of_this_name\n" + good)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

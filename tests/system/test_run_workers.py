@@ -1,7 +1,6 @@
 """``m2gate run --workers``: start, deaths, reloads and stops of a gateway and its workers."""
 
 import http.client
-import json
 import os
 import signal
 import threading
@@ -9,26 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.system.runs import answers, assert_nothing_left, fails, family, get, in_background, write_app
+from tests.system.supervised import known, worker_pids
 from tests.system.support import M2GateRun, alive, children, free_port, m2gate_run, wait_until
 
 WORKERS = ("--workers", "3")
 BACK_S = 2.0
-
-
-def known(run: M2GateRun) -> dict[str, Any]:
-    """Return what supervisor.json says."""
-    path = run.runtime / "m2gate" / f"run-{run.port}" / "supervisor.json"
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
-
-
-def worker_pids(run: M2GateRun, state: str = "ready") -> list[int]:
-    return [worker["pid"] for worker in known(run)["workers"] if worker["state"] == state]
 
 
 @contextmanager

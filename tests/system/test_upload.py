@@ -87,7 +87,7 @@ def result(client: socket.socket) -> dict[str, Any]:
 )
 def test_large_bodies_arrive_whole_and_fill_no_memory(here: Site, send: Any, size: int) -> None:
     fetch(here.server, "/digest", "POST", content(10 * MIB, 65_536))
-    memory = Memory(here.server.pid, here.worker.pid)
+    memory = Memory(here.server.pid, *here.worker.pids)
     with connection(here.server) as client:
         send(client, "/digest", size, memory)
         found = result(client)
@@ -134,7 +134,7 @@ def send_while_it_goes(client: socket.socket, size: int) -> int:
 @pytest.mark.checklist("mongrel2", 47)
 def test_a_slow_reader_slows_the_client_down(here: Site) -> None:
     size = 100 * MIB
-    memory = Memory(here.server.pid, here.worker.pid)
+    memory = Memory(here.server.pid, *here.worker.pids)
     with connection(here.server) as client:
         client.sendall(post("/gated/slow", Content_Length=str(size)))
         sent = send_while_it_goes(client, size)
