@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from m2gate.cli.direct_mode import RELOAD_DRAIN_S
 from m2gate.cli.rundir import workers_directory
@@ -13,6 +14,8 @@ from m2gate.worker.child import WorkerChild, WorkerPlan
 from m2gate.worker.fleet import Fleet, FleetHooks, describe_workers
 from m2gate.worker.generation import Generation
 from m2gate.worker.supervisor import Loop
+
+FOLDER_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ class AttachedWorkers:
         )
         hooks = FleetHooks(
             say=say,
-            on_loaded=Generation.go,
+            on_loaded=self._loaded,
             on_ready=self._ready,
             on_kept=supervision.reloaded,
             on_failed=self._failed,
@@ -100,6 +103,18 @@ class AttachedWorkers:
             "crash_loop": self._fleet.is_looping,
             "workers": describe_workers(self._fleet.workers),
         }
+
+    def _loaded(self, generation: Generation) -> None:
+        """Let the workers attach; without the folder, in which each makes a file, they would end."""
+        if not Path(self._options.folder).is_dir():
+            say(f"there is no {self._options.folder} yet; waiting for a gateway to make it")
+        self._go_with_folder(generation)
+
+    def _go_with_folder(self, generation: Generation) -> None:
+        if Path(self._options.folder).is_dir():
+            generation.go()
+        else:
+            self._supervision.loop.call_later(FOLDER_POLL_S, partial(self._go_with_folder, generation))
 
     def _ready(self, generation: Generation) -> None:
         self._supervision.watch_also(generation.files)

@@ -77,7 +77,8 @@ def answers(server: Mongrel2, body: str) -> bool:
 def test_each_waits_for_the_other(app: Path, server: Mongrel2, short_tmp: Path) -> None:
     attach = f"gateway:{short_tmp}/gateway/workers"
     with command(short_tmp, "worker", str(app), "--count", "2", "--attach", attach) as workers:
-        wait_until(lambda: "0 of 2 workers are ready" in workers.stderr, "it says what it waits for")
+        wait_until(lambda: "2 of 2 workers are loaded" in workers.stderr, "it says what it waits for")
+        assert f"there is no {short_tmp}/gateway yet; waiting for a gateway to make it" in workers.stderr
         assert workers.stdout == ""
         with command(short_tmp, "gateway", "-c", write_settings(short_tmp, server)) as gateway:
             wait_until(lambda: gateway.stdout, "the gateway is ready")
