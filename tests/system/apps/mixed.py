@@ -50,16 +50,16 @@ def blocks(_request: Request, count: int) -> Response:
 
 @app.get("/ticks")
 def ticks(_request: Request) -> Response:
-    """A stream that its worker makes, for ever."""
+    """Events that their worker makes, for ever."""
 
     def numbers() -> Iterator[str]:
         number = 0
         while True:
-            yield f"{number}\n"
+            yield str(number)
             number += 1
             gevent.sleep(0.05)
 
-    return Response(numbers(), headers=OWN)
+    return Response(EventStream(numbers()), headers=OWN)
 
 
 @app.get("/events")
