@@ -64,10 +64,16 @@ class HeldExchange(Exchange):
             self.state = FINISHED
             self.status = status
             self.written += size
+            connection = self.connection
             if self.close_after:
-                self.connection.close()
-            if not self.connection.units:
-                self._holds.release(self)
+                connection.close()
+            if connection.units:
+                connection.on_room = self._sent  # the hub has nothing for it any more
+            else:
+                self._sent()
+
+    def _sent(self) -> None:
+        self._holds.release(self)
 
     def connection_lost(self) -> None:
         """Hear that the connection is closed: by its client, by the hub, or by ourselves at the end."""
@@ -78,8 +84,6 @@ class HeldExchange(Exchange):
     def granted(self, amount: int) -> None:
         """Take amount bytes of credits that came back."""
         self.connection.granted(amount)
-        if self.state == FINISHED and not self.connection.units:
-            self._holds.release(self)
 
     def lose(self) -> None:
         """Hear that the client has left."""

@@ -1,5 +1,6 @@
 """A Mongrel2 and workers that only note what they are given, and frames as Mongrel2 sends them."""
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from m2gate.wire import attach as wire
 from m2gate.wire.mongrel2 import HeaderValue, Request, build_reply
 from tests.wire.frames import build_message
 
+FRAME = re.compile(rb"m2 [0-9]+:([0-9 ]+), (.*)", re.DOTALL)  # not what controls connections
 FULL = {b"REMOTE_ADDR": b"127.0.0.1", b"URL_SCHEME": b"http", b"PATTERN": b"/", b"VERSION": b"HTTP/1.1"}
 
 
@@ -106,6 +108,11 @@ class Gate:
 
     def owner(self, conn_id: int) -> AttachedWorker:
         return cast("AttachedWorker", self.session(conn_id).owner)
+
+    def body(self, conn_id: int) -> bytes:
+        """What a client was sent so far."""
+        frames = [FRAME.fullmatch(one) for one in self.sent]
+        return b"".join(one[2] for one in frames if one and conn_id in map(int, one[1].split()))
 
     @property
     def open(self) -> int:

@@ -1,25 +1,22 @@
 """Channels of several workers and of the gateway's own holds: exactly once, in order, counted."""
 
-from collections.abc import Callable, Iterator
+import re
 from pathlib import Path
-from time import monotonic
 
 import gevent
 import pytest
 
-from m2gate.errors import WireError
+from m2gate.errors import LimitReached, WireError
 from m2gate.gateway import channels as module
+from m2gate.gateway import lines
 from m2gate.gateway.channels import Channels
 from m2gate.gateway.hub import GatewayHub
-from m2gate.hub.form import ResponseForm, StreamForm
-from m2gate.hub.holding import HoldLog, HoldRequest
-from m2gate.hub.item import Formats, Item, ResponseFormat, dump_item, load_item
-from m2gate.hub.policy import Policy
-from m2gate.hub.work import Receipt
+from m2gate.hub.item import Formats, Item, dump_item, load_item
 from m2gate.wire import attach as wire
-from tests.gateway.fakes import Gate, credits_, first
+from tests.gateway.fakes import Gate, credits_
+from tests.gateway.holding import hold, until
 
-LOG = HoldLog(request_id="r1", method="GET", path="/", client="-", started_us=0)
+EMPTY = Formats(stream=b"")  # it has nothing for anybody
 
 
 class Worker:
@@ -73,21 +70,8 @@ def item(content: str = "x", channel: str = "c") -> Item:
     return Item(channel=channel, content=content)
 
 
-def hold(gate: Gate, hub: GatewayHub, conn_id: int, *names: str, begin: bytes = b"") -> None:
-    """Let a worker hand over the connection."""
-    gate.take(first(conn_id))
-    session = gate.session(conn_id)
-    assert session.owner is not None
-    gate.dispatcher.hold(session.owner, session)
-    form = StreamForm(chunked=True, events=False)
-    hub.hold(session, HoldRequest(channels=names, form=form, status=200, begin=begin, log=LOG))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline_s = monotonic() + 5
-    while not condition():
-        assert monotonic() < deadline_s
-        gevent.sleep(0.005)
+def item_with_broken_event() -> Item:
+    return Item(channel="c", content="x", event="two\nlines")
 
 
 def test_a_join_is_acknowledged_and_gets_the_items_after_it(channels: Channels) -> None:
@@ -134,11 +118,11 @@ def test_a_publish_of_a_worker_reaches_all_and_is_answered(gate: Gate, hub: Gate
 def test_an_item_that_cannot_be_expressed_reaches_nobody(channels: Channels) -> None:
     worker = Worker()
     join(channels, worker, "c", "events")
-    publish(channels, worker, 3, Item(channel="c", content="x", event="two\nlines"))
+    publish(channels, worker, 3, item_with_broken_event())
     assert [number for number, _ in worker.refusals()] == [3]
     assert not worker.items()
     with pytest.raises(ValueError, match="event"):
-        channels.publish(Item(channel="c", content="x", event="two\nlines"))
+        channels.publish(item_with_broken_event())
 
 
 def test_of_a_worker_that_is_gone_nothing_is_left(channels: Channels) -> None:
@@ -148,10 +132,12 @@ def test_of_a_worker_that_is_gone_nothing_is_left(channels: Channels) -> None:
     join(channels, other, "c")
     channels.worker_gone(worker)
     assert channels.publish(item()).matched == 1
+    channels.handle(other, wire.CROWDED + wire.dump([b"c", True]))
     channels.worker_gone(other)
-    assert channels.members_total == 0
+    assert channels.part().subscribers_total == 0
     assert channels.part().channels == []
-    assert (channels._members, channels._published, channels._crowded) == ({}, {}, {})
+    members = channels._members
+    assert (members._channels, members._published, members._crowds) == ({}, {}, {})
 
 
 def test_a_worker_brings_its_members_along(channels: Channels) -> None:
@@ -174,7 +160,7 @@ def test_a_crowded_channel_waits_and_keeps_its_order(channels: Channels) -> None
     until(lambda: len(worker.items()) == 3)
     assert worker.items() == ["0", "1", "2"]
     assert [number for number, _ in worker.receipts()] == [1, 9, 0, 1, 2]
-    assert not channels._lines
+    until(lambda: "c" not in channels._lines)
 
 
 def test_nobody_waits_for_a_crowd_longer_than_a_second(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,25 +171,168 @@ def test_nobody_waits_for_a_crowd_longer_than_a_second(channels: Channels, monke
     assert channels.publish(item()).matched == 1
 
 
+def test_a_crowd_is_over_when_its_members_have_left(channels: Channels) -> None:
+    worker = Worker()
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    assert not channels._members._crowds  # there are none to be crowded
+    join(channels, worker, "c")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item())
+    leave(channels, worker, "c")
+    until(lambda: (5, (0, 0, 0, 0, 0)) in worker.receipts())
+    assert not channels._members._crowds
+
+
+def test_where_items_may_be_dropped_nobody_waits_for_a_crowd(channels: Channels) -> None:
+    worker = Worker()
+    join(channels, worker, "c")
+    channels.handle(worker, wire.POLICY + wire.dump([b"c", b"latest", 5]))
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item())
+    assert worker.items() == ["x"]
+
+
+def test_what_a_lost_worker_has_published_still_goes_out(channels: Channels) -> None:
+    worker, other = Worker(), Worker()
+    join(channels, other, "c")
+    channels.handle(other, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item("last"))
+    channels.worker_gone(worker)
+    channels.handle(other, wire.CROWDED + wire.dump([b"c", False]))
+    until(lambda: other.items() == ["last"])
+
+
+def test_inputs_wait_behind_what_workers_have_published(channels: Channels) -> None:
+    worker = Worker()
+    join(channels, worker, "c")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item("first"))
+    publishing = gevent.spawn(channels.publish, item("second"))
+    empty = gevent.spawn(channels.publish, Item(channel="c", content=None, formats=EMPTY))
+    gevent.idle()
+    join(channels, worker, "c", "events")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
+    assert publishing.get(timeout=5).matched == 2
+    assert worker.items() == ["first", "second"]
+    assert empty.get(timeout=5).matched == 0
+
+
+def test_in_a_callback_of_the_loop_nobody_waits(channels: Channels) -> None:
+    worker = Worker()
+    join(channels, worker, "c")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item("first"))
+    found: list[int] = []
+    gevent.get_hub().loop.run_callback(lambda: found.append(channels.publish(item("second")).matched))
+    until(lambda: found == [1])
+    assert worker.items() == ["first", "second"]
+
+
+def test_who_waits_hears_that_an_item_cannot_be_expressed(channels: Channels) -> None:
+    worker = Worker()
+    join(channels, worker, "c", "events")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+
+    def refused() -> None:
+        with pytest.raises(ValueError, match="event"):
+            channels.publish(item_with_broken_event())
+
+    publishing = gevent.spawn(refused)
+    gevent.idle()
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
+    publishing.get(timeout=5)
+    assert not worker.items()
+    assert channels.rejected == 1
+
+
 def test_at_the_bound_items_are_refused(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "QUEUED_MAX", 2)
+    monkeypatch.setattr(lines, "QUEUED_MAX", 2)
     worker = Worker()
     join(channels, worker, "c")
     channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
     for number in range(3):
         publish(channels, worker, number, item(str(number)))
-    assert [number for number, _ in worker.refusals()] == [2]
-    assert channels.rejected == 1
+    assert worker.refusals() == [(2, b"items that wait for subscribers: 3 is over the limit of 2")]
+    with pytest.raises(LimitReached):
+        channels.publish(item())
+    assert channels.rejected == 2
     channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
     until(lambda: len(worker.items()) == 2)
+    publish(channels, worker, 9, item())
+    until(lambda: len(worker.items()) == 3)
 
 
-def test_policies_are_bounded(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLICIES_MAX", 1)
+def test_at_the_bound_of_bytes_items_are_refused(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "QUEUED_BYTES_MAX", 100)
     worker = Worker()
-    for name in (b"c", b"d", b"c"):
-        channels.handle(worker, wire.POLICY + wire.dump([name, b"latest", 5]))
-    assert channels.broadcast.hub._policies == {"c": Policy("latest", 5)}
+    join(channels, worker, "c")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 1, item("x" * 200))  # the first one is taken whatever its size
+    publish(channels, worker, 2, item("x"))
+    assert [number for number, _ in worker.refusals()] == [2]
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
+    until(lambda: len(worker.items()) == 1)
+    assert channels._lines._queued_bytes == 0
+
+
+def test_a_congested_channel_of_holds_waits_for_its_clients(gate: Gate, hub: GatewayHub, channels: Channels) -> None:
+    hold(gate, hub, 1, "c", begin=b"head")
+    worker = Worker()
+    for number in range(12):  # the window is 102,400 bytes
+        publish(channels, worker, number, item(f"{number:02}" + "x" * 15_000))
+    assert 0 < len(worker.receipts()) < 12
+
+    def are_all_read() -> bool:
+        gate.take(credits_(1, 15_000))
+        return gate.body(1).count(b"\r\n") == 24
+
+    until(are_all_read)
+    assert [number for number, _ in worker.receipts()] == list(range(12))
+    assert re.findall(rb"\r\n([0-9]{2})x", gate.body(1)) == [b"%02d" % number for number in range(12)]
+
+
+def test_the_oldest_policy_without_subscribers_is_forgotten(
+    channels: Channels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "POLICIES_MAX", 2)
+    worker = Worker()
+    join(channels, worker, "a")
+
+    def configure(name: bytes, rule: bytes = b"latest") -> None:
+        channels.handle(worker, wire.POLICY + wire.dump([name, rule, 1 << 20]))
+
+    for name in (b"a", b"b", b"c", b"a"):
+        configure(name)
+    policies = channels.broadcast.hub._policies
+    assert list(policies) == ["a", "c"]
+    join(channels, worker, "c")
+    configure(b"d")
+    assert list(policies) == ["a", "c"]
+    assert [one.message for one in caplog.records] == ["policy forgotten channel=b limit=2"]  # one a second
+    configure(b"c", b"block")
+    configure(b"d")
+    assert list(policies) == ["a", "d"]
+
+
+def test_the_first_and_the_last_subscriber_are_heard_of_wherever_they_are(
+    gate: Gate, hub: GatewayHub, channels: Channels
+) -> None:
+    heard: list[str] = []
+    channels.on_opened = lambda channel: heard.append(f"+{channel}")
+    channels.on_emptied = lambda channel: heard.append(f"-{channel}")
+    worker = Worker()
+    join(channels, worker, "c")
+    hold(gate, hub, 1, "c", "d")
+    assert heard == ["+c", "+d"]
+    assert sorted(channels.names()) == ["c", "d"]
+    leave(channels, worker, "c")
+    assert heard == ["+c", "+d"]
+    hub.begin_drain()
+    assert sorted(heard[2:]) == ["-c", "-d"]
+    join(channels, worker, "c")
+    channels.worker_gone(worker)
+    assert heard[4:] == ["+c", "-c"]
+    assert channels.names() == []
 
 
 @pytest.mark.parametrize(
@@ -238,88 +367,3 @@ def test_the_status_counts_holds_and_members(gate: Gate, hub: GatewayHub, channe
     assert rows == {"c": (2, 1), "d": (1, 1)}
     assert (part.channels_total, part.subscribers_total) == (2, 3)
     assert (part.items_published, part.deliveries) == (2, 3)
-
-
-# -- holds ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def held(gate: Gate, hub: GatewayHub) -> Iterator[Gate]:
-    hold(gate, hub, 1, "c", begin=b"head")
-    yield gate
-    gate.assert_counted()
-
-
-def test_a_hold_ends_with_its_client(held: Gate, hub: GatewayHub) -> None:
-    held.take(b'm2 1 @* 16:6:METHOD,4:JSON,}21:{"type":"disconnect"},')
-    assert not held.server.sessions
-    assert not held.server.link.connections
-    assert hub.publish(item()) == Receipt(0, 0, 0)
-    assert held.dispatcher.counters.finished == 1  # a stream has no other end
-    assert held.server.held == 0
-
-
-def test_a_hold_ends_with_its_server(held: Gate) -> None:
-    held.dispatcher.lose(held.server)
-    assert held.dispatcher.counters.failed == {"server-lost": 1}
-    assert held.server.held == 0
-
-
-def test_after_a_hold_the_session_serves_requests(held: Gate, hub: GatewayHub) -> None:
-    held.take(first(1, b"/next"))
-    hub.begin_drain()
-    assert held.sent[-1].endswith(b"0\r\n\r\n")
-    assert held.session(1).held is None
-    before = held.given("w1") + held.given("w2")
-    held.take(credits_(1, 4), credits_(1, 5))
-    assert held.given("w1") + held.given("w2") == [*before, first(1, b"/next")]
-    assert held.dispatcher.counters.finished == 1
-
-
-def test_a_response_is_answered_by_an_item_and_its_connection_goes_on(gate: Gate, hub: GatewayHub) -> None:
-    gate.take(first(1))
-    session = gate.session(1)
-    assert session.owner is not None
-    gate.dispatcher.hold(session.owner, session)
-    form = ResponseForm((), close=False, body_less=False)
-    answer = form.encode(item("timeout"))
-    assert answer is not None
-    nothing = ResponseFormat(200, (), b"nothing")
-    from_timeout = HoldRequest(channels=("c",), form=form, timeout_ms=60_000, answer=nothing, log=LOG)
-    hub.hold(session, from_timeout)
-    big = "y" * 150_000
-    assert hub.publish(item(big)).matched == 1
-    until(lambda: gate.sent)
-    assert session.held is not None  # the rest waits for credits
-
-    def is_over() -> bool:
-        gate.take(credits_(1, 10_000))
-        return gate.session(1).held is None
-
-    until(is_over)
-    assert session.balance > 0
-    assert b"".join(one.partition(b", ")[2] for one in gate.sent).endswith(b"y" * 100)
-    gate.assert_counted()
-
-
-def test_what_the_worker_had_sent_is_written_first(gate: Gate, hub: GatewayHub) -> None:
-    gate.take(first(1))
-    session = gate.session(1)
-    assert session.owner is not None
-    gate.dispatcher.hold(session.owner, session)
-    session.balance = 10
-    form = StreamForm(chunked=True, events=False)
-    hub.hold(session, HoldRequest(channels=("c",), form=form, status=200, begin=b"head", log=LOG))
-    assert gate.sent == []
-    gate.take(credits_(1, 10))
-    assert gate.sent == [b"m2 1:1, head"]
-
-
-def test_a_held_session_may_be_fed_from_more_channels(held: Gate, hub: GatewayHub, channels: Channels) -> None:
-    worker = Worker()
-    for number, name, is_joining in ((1, b"d", True), (2, b"c", False)):
-        channels.handle(worker, wire.build_numbered(wire.FEED, number, wire.dump([1, 1, name, is_joining])))
-    assert [number for number, _ in worker.receipts()] == [1, 2]
-    assert (hub.publish(item(channel="d")).matched, hub.publish(item()).matched) == (1, 0)
-    channels.handle(worker, wire.build_numbered(wire.FEED, 3, wire.dump([1, 99, b"d", True])))
-    assert worker.refusals() == [(3, b"gone")]
