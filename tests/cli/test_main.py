@@ -39,7 +39,9 @@ def test_version_without_mongrel2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "mongrel2 not installed" in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["config"], ["config", "render"], ["version"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["worker"], ["gateway"], ["config"], ["config", "render"], ["version"]]
+)
 def test_help(command: list[str]) -> None:
     done = m2gate(*command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,12 +51,19 @@ def test_help(command: list[str]) -> None:
 def test_help_of_run_names_every_option() -> None:
     text = m2gate("run", "--help").stdout
     options = ["--bind", "--reload", "--static", "--tls-certs", "--access-log", "--drain-timeout", "--no-patch"]
+    options += ["--workers", "--gateway", "--publish-http", "--publish-pull", "--publish-sub", "--metrics"]
+    assert all(option in text for option in options)
+
+
+def test_help_of_worker_names_every_option() -> None:
+    text = m2gate("worker", "--help").stdout
+    options = ["--count", "--attach", "--reload", "--access-log", "--drain-timeout", "--max-requests", "--no-patch"]
     assert all(option in text for option in options)
 
 
 HELP = """
 import sys
-sys.argv = ["m2gate", "run", "--help"]
+sys.argv = ["m2gate", *sys.argv[1:], "--help"]
 from m2gate.cli import main
 try:
     main()
@@ -64,9 +73,15 @@ print(sorted(sys.modules.keys() & {"zmq", "gevent", "jinja2", "werkzeug", "sqlit
 """
 
 
-def test_help_imports_no_machinery() -> None:
+@pytest.mark.parametrize("command", ["run", "worker", "gateway"])
+def test_help_imports_no_machinery(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELP], env=environment(), capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HELP, command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -114,6 +129,27 @@ BAD_OPTIONS = [
 @pytest.mark.parametrize("command", [["run", "app.py"], ["config", "check"], ["config", "render"]])
 def test_bad_options(command: list[str], args: list[str], problem: str, tmp_path: Path) -> None:
     done = m2gate(*command, *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("m2gate: ")
+    assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+WRONG_COMMANDS = [
+    pytest.param(["gateway"], "-c = '': there are no enabled sites", id="no-sites"),
+    pytest.param(["gateway", "-c", "nothing.toml"], "-c = 'nothing.toml': cannot be read: No such file", id="no-file"),
+    pytest.param(["gateway", "-c", "app.py"], "servers = None: a gateway has 1 to 64 servers", id="no-servers"),
+    pytest.param(["worker", "app.py", "--attach", "direct:shop"], "direct: is not there yet", id="direct"),
+    pytest.param(
+        ["run", "app.py", "--publish-http", "here:1"], "--publish-http = 'here:1': 'here' is no IP", id="input"
+    ),
+]
+
+
+@pytest.mark.parametrize(("args", "problem"), WRONG_COMMANDS)
+def test_what_cannot_be_is_one_line(args: list[str], problem: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").touch()
+    done = m2gate(*args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("m2gate: ")
     assert problem in done.stderr
