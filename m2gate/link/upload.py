@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Credits are bytes. A chunk may drive the server's balance below zero by at most 102,400, so a
 # window above that always gets the next chunk through; twice that keeps a fast client busy.
+CHUNK_BYTES: Final = 102_401
 WINDOW_BYTES: Final = 262_144
 
 
@@ -96,6 +97,19 @@ class Upload:
         if self._owed >= WINDOW_BYTES // 4:
             self._grant()
         return piece
+
+    def ask_again(self) -> None:
+        """Let one more chunk through than was read: what was granted may have been spent on pieces that were lost.
+
+        If so, the next piece does not follow what came before, and the upload breaks off.
+        """
+        self._owed += CHUNK_BYTES
+        self._grant()
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while the reader has had all that came, and more is to come."""
+        return not self.is_done and not self.is_broken and not self._pieces
 
     def is_stalled(self, since_s: float) -> bool:
         """Tell whether the client may send and has not since then."""

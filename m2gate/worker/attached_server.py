@@ -19,11 +19,13 @@ from m2gate.link.probe import Prober
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S, Replies
 from m2gate.link.tally import Tally
+from m2gate.link.upload import Upload
 from m2gate.wire.attach import Claim, ServerNote
 
 logger = logging.getLogger(__name__)
 
 RESYNC_S: Final = 2.0  # credits that do not come back within it went down with the former gateway
+SILENT_S: Final = 4.0  # for the next piece of a body, once it was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,19 @@ class AttachedServer:
                 if connection.current is not None and connection.current.detached:
                     self.journal.detached(conn_id)
 
+    @staticmethod
+    def _resync_uploads(server: Server) -> None:
+        """Ask for the next pieces of bodies; where none comes, the last one was lost: that client is cut."""
+        uploads = {
+            one: (one.current.upload, one.current.upload.received)
+            for one in server.connections.values()
+            if one.current is not None and isinstance(one.current.upload, Upload) and one.current.upload.is_waiting
+        }
+        for upload, _ in uploads.values():
+            upload.ask_again()
+        if uploads:
+            gevent.spawn_later(SILENT_S, _cut_silent, uploads)
+
     def resync(self) -> None:
         """Wait RESYNC_S for credits that may be under way, then take all that was sent for written.
 
@@ -154,12 +169,19 @@ class AttachedServer:
         server = self.server
         if server is None:
             return
+        self._resync_uploads(server)
         unpaid = [one for one in server.connections.values() if one.outstanding and one.window is not None]
         for connection in unpaid:
             connection.outstanding = connection.window or 0
         if unpaid:
             logger.info("credits awaited send_ident=%s connections=%d", server.send_ident.decode(), len(unpaid))
             gevent.spawn_later(RESYNC_S, _take_for_written, unpaid)
+
+
+def _cut_silent(uploads: dict[Connection, tuple[Upload, int]]) -> None:
+    for connection, (upload, received) in uploads.items():
+        if not connection.gone and upload.is_waiting and upload.received == received:
+            connection.abort()
 
 
 def _take_for_written(connections: list[Connection]) -> None:
