@@ -148,7 +148,8 @@ def test_a_worker_brings_its_members_along(channels: Channels) -> None:
     assert channels.publish(item(channel="old")).matched == 0
 
 
-def test_a_crowded_channel_waits_and_keeps_its_order(channels: Channels) -> None:
+def test_a_crowded_channel_waits_and_keeps_its_order(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALL_S", 60.0)
     worker = Worker()
     join(channels, worker, "c")
     channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
