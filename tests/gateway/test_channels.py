@@ -157,11 +157,23 @@ def test_a_crowded_channel_waits_and_keeps_its_order(channels: Channels, monkeyp
         publish(channels, worker, number, item(str(number)))
     publish(channels, worker, 9, item(channel="other"))
     assert [number for number, _ in worker.receipts()] == [1, 9]
+    gevent.idle()  # now the line waits for room
     channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
     until(lambda: len(worker.items()) == 3)
     assert worker.items() == ["0", "1", "2"]
     assert [number for number, _ in worker.receipts()] == [1, 9, 0, 1, 2]
     until(lambda: "c" not in channels._lines)
+
+
+def test_a_crowd_that_is_over_lets_nobody_overtake(channels: Channels) -> None:
+    worker = Worker()
+    join(channels, worker, "c")
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", True]))
+    publish(channels, worker, 5, item("first"))
+    channels.handle(worker, wire.CROWDED + wire.dump([b"c", False]))
+    publish(channels, worker, 6, item("second"))
+    until(lambda: len(worker.items()) == 2)
+    assert worker.items() == ["first", "second"]
 
 
 def test_nobody_waits_for_a_crowd_longer_than_a_second(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,9 +167,13 @@ def test_a_stream_that_its_client_leaves_has_ended(held: Gate, hub: GatewayHub) 
 
 
 @pytest.mark.parametrize("balance", [0, 10], ids=["begun", "unsettled"])
-def test_a_response_whose_client_leaves_has_failed(gate: Gate, hub: GatewayHub, balance: int) -> None:
+def test_a_response_whose_client_leaves_has_failed(
+    gate: Gate, hub: GatewayHub, balance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNSETTLED_S", 0.0)
     hand_over(gate, hub, 1, response("c"), balance=balance)
     gate.take(leave(1))
+    hub.tick()
     assert not gate.server.sessions
     assert hub.publish(item()).matched == 0
     assert gate.dispatcher.counters.failed == {"client-left": 1}
