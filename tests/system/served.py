@@ -52,19 +52,14 @@ def use_shape(name: str) -> None:
 
 @dataclass
 class Process:
-    """One process of ours; its output is in ``log``."""
+    """One process of ours."""
 
     process: subprocess.Popen[bytes]
-    log: Path
     reader: int
 
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def stderr(self) -> str:
-        """What it has written so far."""
-        return self.log.read_text(errors="replace")
 
     def wait_line(self, line: bytes) -> None:
         """Wait for a line on its ready_fd."""
@@ -82,10 +77,11 @@ class Process:
 class Served:
     """What runs an application: its workers, and the gateway if there is one.
 
-    folder: of the status socket, and of the gateway's others.
+    folder: of the status socket, and of the gateway's others. log: what all of them write.
     """
 
     folder: Path
+    log: Path
     workers: list[Process] = field(default_factory=list)
     gateway: Process | None = None
 
@@ -112,8 +108,8 @@ class Served:
         return StatusClient(self.folder / "status").ask()
 
     def stderr(self) -> str:
-        """What all of them have written so far."""
-        return "".join(one.stderr() for one in self.processes)
+        """What all of them have written so far, in the order in which they did."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def is_alive(self) -> bool:
@@ -159,7 +155,7 @@ def running(
         environ = {"M2GATE_TEST_SHARED": str(folder / "shared"), **options.pop("environ", {})}
         (folder / "shared").mkdir()
         gateway_options = options.pop("gateway", {})
-        served = Served(folder / "g")
+        served = Served(folder / "g", folder / "output.log")
         try:
             served.folder.mkdir()
             if count:
@@ -173,8 +169,7 @@ def running(
                 worker.wait_line(b"ready\n")
             yield served
         except BaseException:
-            for one in served.processes:
-                print(f"--- {one.log.parent.name}\n{one.stderr()}", file=sys.stderr)
+            print(f"--- workers and gateway\n{served.stderr()}", file=sys.stderr)
             raise
         finally:
             served.stop()
@@ -225,8 +220,7 @@ def _start(
     settings = place / "settings.json"
     own = {} if module == GATEWAY else {"run_dir": str(place)}
     settings.write_text(json.dumps({**document, **own, "ready_fd": writer}))
-    log = place / "output.log"
-    with log.open("wb") as output:
+    with (place.parent / "output.log").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(settings)],
             cwd=cwd or ROOT,
@@ -237,4 +231,4 @@ def _start(
             pass_fds=[writer],
         )
     os.close(writer)
-    return Process(process, log, reader)
+    return Process(process, reader)

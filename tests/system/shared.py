@@ -22,18 +22,22 @@ def folder(kind: str) -> Path:
 
 
 class Note(dict[str, Any]):
-    """One note; every assignment to it is seen by all workers at once."""
+    """One note; every assignment to it is seen by all workers within POLL_S."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         super().__init__(values)
         self._path = path
+        self._is_scheduled = False
         self.save()
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        self.save()
+        if not self._is_scheduled:  # a handler may count thousands of pieces
+            self._is_scheduled = True
+            gevent.spawn_later(POLL_S, self.save)
 
     def save(self) -> None:
+        self._is_scheduled = False
         new = self._path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(self))
         new.replace(self._path)
