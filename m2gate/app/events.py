@@ -88,6 +88,7 @@ class EventStream(Fed):
         if self._events is None:
             self._hold(exchange, broadcast, form)
             return
+        exchange.flush()  # joining may take its time, and the items come behind the head
         held = broadcast.hold_stream(exchange, self.names, form, ping=PING, ping_s=self.ping)
         self.held = LocalFeeding(broadcast, held)
         exchange.is_endless = True
