@@ -211,12 +211,15 @@ class Hub:
         state = self._channels.get(channel)
         if state is None or not state.is_crowded():
             return False
+        waiting = 0
         for group in state.groups.values():
             for subscriber in group.lagging.values():
                 if not subscriber.stalled and now_s - subscriber.progress_s >= STALL_S:
                     subscriber.stalled = True
                     state.stalled += 1
-        return state.is_crowded()
+                # Without flow control it is always served apart, also when nothing waits for it.
+                waiting += not subscriber.stalled and bool(subscriber.backlog or subscriber.outlet.units)
+        return 2 * waiting > len(state.subscribers) - state.stalled
 
     def drops(self, channel: str) -> bool:
         """Tell whether the policy of channel drops items, so that publishers need not wait."""

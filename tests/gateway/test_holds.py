@@ -1,6 +1,6 @@
 """Connections that the gateway's hub holds: what they are sent, how they end, and what becomes of their sessions."""
 
-import logging
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,17 +297,19 @@ def test_without_flow_control_holds_are_served_as_well(gate: Gate, hub: GatewayH
 
 def test_each_held_request_has_its_line_in_the_access_log(gate: Gate, hub: GatewayHub, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    hub.log_to(AccessLog(str(path), "gateway", 0))
+    log = AccessLog(str(path), "gateway", 0)
+    hub.log_to(log)
     for conn_id in (1, 2):
         hold(gate, hub, conn_id, "c", begin=b"head")
     hand_over(gate, hub, 3, response("c"), balance=10)
+    hand_over(gate, hub, 4, response("d"))
     gate.take(leave(2), leave(3))
-    hub.publish(item("four"))
+    hub.publish(item(channel="d"))
     hub.begin_drain()
-    logging.shutdown()
-    lines = path.read_text().splitlines()
-    assert len(lines) == 3
-    assert all("/held" in line and "10.0.0.1" in line for line in lines)
+    log._file.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["status"], line["gone"]) for line in lines] == [(200, True), (0, True), (200, False), (200, False)]
+    assert {(line["method"], line["path"], line["client"]) for line in lines} == {("GET", "/held", "10.0.0.1")}
 
 
 def test_values_that_are_shared_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

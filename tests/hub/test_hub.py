@@ -648,3 +648,16 @@ def test_the_usual_policy_takes_no_memory(owner: Owner, server: FakeServer) -> N
     owner.hub.configure("c", Policy())
     assert not owner.hub.drops("c")
     assert owner.hub._policies == {}
+
+
+def test_without_flow_control_only_what_waits_slows_publishers(owner: Owner, server: FakeServer) -> None:
+    outlet = server.connect(None)
+    owner.subscribe("c", outlet)
+    assert not owner.hub.is_congested("c", owner.now_s)
+    owner.publish("c", "x")
+    assert owner.hub.is_congested("c", owner.now_s)
+    owner.flush()
+    assert owner.hub.is_congested("c", owner.now_s)  # the connection has it still
+    outlet.pace()
+    assert not owner.hub.is_congested("c", owner.now_s)
+    assert outlet.received == b"x"
