@@ -11,7 +11,8 @@ from gevent.event import AsyncResult
 
 from m2gate.errors import ConnectionGone, LimitReached, WireError
 from m2gate.gateway.lines import Lines, Offer
-from m2gate.gateway.members import FORMS, Members, Worker
+from m2gate.gateway.members import Members, Worker
+from m2gate.hub.form import MEMBER_FORMS
 from m2gate.hub.hub import STALL_S
 from m2gate.hub.item import Item, dump_item, load_item
 from m2gate.hub.policy import DEFAULT_POLICY, Policy
@@ -79,7 +80,7 @@ class Channels:
     def _join(self, worker: Worker, message: bytes) -> None:
         sequence, payload = wire.parse_numbered(message)
         channel, form = _strings(payload, 2)
-        if form not in FORMS:
+        if form not in MEMBER_FORMS:
             raise WireError("a member has one of the known forms", 0, message)
         self._members.add(channel, worker, form)
         worker.send(wire.build_receipt(sequence))

@@ -2,21 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 from gevent.event import Event
 
-from m2gate.hub.form import WEBSOCKET, Form, StreamForm
+from m2gate.hub.form import MEMBER_FORMS
 from m2gate.hub.item import Item
-
-# How workers name the forms of their own subscribers.
-FORMS: Final[dict[str, Form]] = {
-    "websocket": WEBSOCKET,
-    "stream": StreamForm(chunked=True, events=False),
-    "stream-raw": StreamForm(chunked=False, events=False),
-    "events": StreamForm(chunked=True, events=True),
-    "events-raw": StreamForm(chunked=False, events=True),
-}
 
 
 class Worker(Protocol):
@@ -57,7 +48,7 @@ class Members:
         return list(self._channels)
 
     def add(self, channel: str, worker: Worker, form: str, count: int = 1) -> None:
-        """Count members more, whose form is one of FORMS."""
+        """Count members more, whose form is one of MEMBER_FORMS."""
         workers = self._channels.get(channel)
         if workers is None:
             workers = self._channels[channel] = {}
@@ -80,7 +71,7 @@ class Members:
         """Let worker have these members and no others; those of an unknown form are left out."""
         self.forget(worker)
         for channel, form, count in members:
-            if form in FORMS and count > 0:
+            if form in MEMBER_FORMS and count > 0:
                 self.add(channel, worker, form, count)
 
     def forget(self, worker: Worker) -> None:
@@ -111,7 +102,7 @@ class Members:
             count = 0
             for form, members in forms.items():
                 if form not in fits:
-                    fits[form] = FORMS[form].encode(item) is not None
+                    fits[form] = MEMBER_FORMS[form].encode(item) is not None
                 if fits[form]:
                     count += members
             if count:

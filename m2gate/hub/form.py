@@ -4,7 +4,7 @@ A form is a value: equal forms are one key, so that an item is encoded once for 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from m2gate.hub.item import Fields, Item, ResponseFormat
 from m2gate.wire import http, sse, websocket
@@ -126,3 +126,12 @@ class ResponseForm:
 
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "date"})
 WEBSOCKET = WebSocketForm()
+
+# The forms of what members of a channel get whose connections are their worker's, as gateway and workers name them.
+MEMBER_FORMS: Final[dict[str, Form]] = {
+    "websocket": WEBSOCKET,
+    "stream": StreamForm(chunked=True, events=False),
+    "stream-raw": StreamForm(chunked=False, events=False),
+    "events": StreamForm(chunked=True, events=True),
+    "events-raw": StreamForm(chunked=False, events=True),
+}

@@ -14,7 +14,7 @@ import gevent
 from gevent import get_hub, getcurrent
 
 from m2gate.errors import BackendError, ConnectionGone
-from m2gate.hub.form import WEBSOCKET, Form, StreamForm
+from m2gate.hub.form import MEMBER_FORMS, Form
 from m2gate.hub.group import MERGE_BYTES, Subscriber
 from m2gate.hub.holding import HoldRequest, dump_hold
 from m2gate.hub.item import Item, dump_item
@@ -28,14 +28,7 @@ from m2gate.wire.attach import CROWDED, FEED, HOLD, JOIN, LEAVE, POLICY, PUBLISH
 
 logger = logging.getLogger(__name__)
 
-# How the gateway calls the forms of a worker's members.
-FORM_NAMES: Final[dict[Form, str]] = {
-    WEBSOCKET: "websocket",
-    StreamForm(chunked=True, events=False): "stream",
-    StreamForm(chunked=False, events=False): "stream-raw",
-    StreamForm(chunked=True, events=True): "events",
-    StreamForm(chunked=False, events=True): "events-raw",
-}
+FORM_NAMES: Final[dict[Form, str]] = {form: name for name, form in MEMBER_FORMS.items()}
 CROWDED_AGAIN_S: Final = 0.25  # the gateway believes it for four times as long
 POLL_S: Final = 0.02
 
