@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from m2gate.app.channel import Channel
     from m2gate.app.events import Event, EventStream
     from m2gate.app.hold import Hold
+    from m2gate.app.publisher import Publisher, publish
     from m2gate.app.request import Request
     from m2gate.app.response import Response
     from m2gate.app.testing import TestClient
@@ -38,12 +39,14 @@ __all__ = [
     "Hold",
     "LimitReached",
     "M2GateError",
+    "Publisher",
     "Request",
     "Response",
     "TestClient",
     "WebSocket",
     "WireError",
     "__version__",
+    "publish",
 ]
 
 # Imported on first use: a worker must patch the standard library before anything imports gevent,
@@ -55,10 +58,12 @@ _HOMES = {
     "Event": "m2gate.app.events",
     "EventStream": "m2gate.app.events",
     "Hold": "m2gate.app.hold",
+    "Publisher": "m2gate.app.publisher",
     "Request": "m2gate.app.request",
     "Response": "m2gate.app.response",
     "TestClient": "m2gate.app.testing",
     "WebSocket": "m2gate.app.websocket",
+    "publish": "m2gate.app.publisher",
 }
 
 

@@ -10,6 +10,7 @@ from m2gate.errors import ConfigError, M2GateError
 from m2gate.version import __version__
 
 COMMANDS: Final = {
+    "publish": "m2gate.cli.publish",
     "run": "m2gate.cli.run",
     "config": "m2gate.cli.config",
     "gateway": "m2gate.cli.gateway",

@@ -294,8 +294,7 @@ def new_row(name: str, subscribers: int, published: int) -> ChannelStatus:
 
 def counts(receipt: Receipt) -> tuple[int, int, int, int, int]:
     """Return a receipt as it travels: matched, written, queued, filtered, dropped."""
-    written = receipt.matched - receipt.queued - receipt.dropped
-    return receipt.matched, written, receipt.queued, 0, receipt.dropped
+    return receipt.matched, receipt.written, receipt.queued, receipt.filtered, receipt.dropped
 
 
 def _strings(payload: bytes, length: int) -> list[str]:

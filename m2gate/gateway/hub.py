@@ -11,6 +11,7 @@ from m2gate.hub.holding import HoldRequest
 from m2gate.hub.item import Item
 from m2gate.hub.work import Receipt
 from m2gate.inputs.document import ChannelsPart
+from m2gate.inputs.publish import Inputs
 from m2gate.link.access_log import AccessLog
 from m2gate.link.broadcast import Broadcast, Feeding
 
@@ -38,6 +39,14 @@ class GatewayHub:
     def publish(self, item: Item) -> Receipt:
         """Accept an item; see Channels.publish."""
         return self._channels.publish(item)
+
+    def date(self) -> str:
+        """Return the time as HTTP writes it."""
+        return self._broadcast.date()
+
+    def listen_for(self, inputs: Inputs) -> None:
+        """Tell inputs which channels have subscribers."""
+        self._channels.on_opened, self._channels.on_emptied = inputs.opened, inputs.emptied
 
     def log_to(self, access_log: AccessLog) -> None:
         """Write a line for each held request when it ends."""

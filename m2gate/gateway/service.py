@@ -28,6 +28,7 @@ from m2gate.gateway.uplink import Uplink
 from m2gate.gateway.workers import WorkerPool
 from m2gate.inputs.document import StatusDocument
 from m2gate.inputs.metrics import MetricsServer
+from m2gate.inputs.publish import Inputs
 from m2gate.inputs.status import StatusServer
 from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
@@ -76,6 +77,8 @@ class Gateway:
             self._dispatcher.on_refusal = self._log_refusal
             self._hub.log_to(self._access_log)
         self._metrics = MetricsServer(settings.metrics, self.document) if settings.metrics else None
+        self._inputs = Inputs(self._context, settings, self._hub.publish, self._hub.date)
+        self._hub.listen_for(self._inputs)
         self._status = StatusServer(self._context, self._folder / "status", self.document)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
         self._stop_requests = 0
@@ -95,6 +98,7 @@ class Gateway:
             raise ConfigError("folder", str(self._folder), f"cannot be used: {error}", remedy) from error
         if self._metrics is not None:
             self._metrics.start()
+        self._inputs.start()
         self._ticker.start(self._tick)
         for uplink in self._uplinks:
             uplink.start()
@@ -113,6 +117,7 @@ class Gateway:
         """Blocks the greenlet until the gateway is stopped and everything is delivered."""
         self._stop_wanted.wait()
         self._drain()
+        self._inputs.stop()
         self._ticker.stop()
         if self._metrics is not None:
             self._metrics.stop()
@@ -212,7 +217,7 @@ class Gateway:
             self._attachments.workers,
             self._hub.part(),
             started_s=self._started_s,
-            publish_rejected=self._hub.rejected,
+            publish_rejected=self._hub.rejected + self._inputs.rejected,
         )
 
 

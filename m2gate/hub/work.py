@@ -13,11 +13,18 @@ class Receipt:
     matched: subscribers whose kind the item has a format for.
     queued:  of these, how many have it waiting for credits.
     dropped: of these, how many lost it: they were over the channel's limit and are closed.
+    filtered: of these, for how many a filter left it out.
     """
 
     matched: int
     queued: int
     dropped: int
+    filtered: int = 0
+
+    @property
+    def written(self) -> int:
+        """Of those matched, how many it was sent to at once."""
+        return self.matched - self.queued - self.dropped - self.filtered
 
 
 NOBODY: Final = Receipt(0, 0, 0)

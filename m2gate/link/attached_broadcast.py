@@ -29,7 +29,7 @@ from m2gate.wire.attach import CROWDED, FEED, HOLD, JOIN, LEAVE, POLICY, PUBLISH
 logger = logging.getLogger(__name__)
 
 FORM_NAMES: Final[dict[Form, str]] = {form: name for name, form in MEMBER_FORMS.items()}
-CROWDED_AGAIN_S: Final = 0.25  # the gateway believes it for four times as long
+CROWDED_AGAIN_S: Final = 0.25  # the gateway forgets it when the last member there has left
 POLL_S: Final = 0.02
 
 
@@ -114,7 +114,7 @@ class AttachedBroadcast(Broadcast):
             counts = self._dialogue.ask(PUBLISH, payload)
         except Refused as refused:
             raise ValueError(str(refused)) from None
-        return Receipt(matched=counts[0], queued=counts[2], dropped=counts[4])
+        return Receipt(matched=counts[0], queued=counts[2], dropped=counts[4], filtered=counts[3])
 
     def configure(self, channel: str, policy: Policy) -> None:
         """Set what becomes of subscribers of channel that do not keep up, here and in the gateway."""

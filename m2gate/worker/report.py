@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from m2gate.inputs.document import ServerStatus, StatusDocument, describe_channels
+from m2gate.inputs.publish import Inputs
 from m2gate.link.broadcast import Broadcast
 from m2gate.link.tally import REASONS, Tally
 from m2gate.version import __version__
@@ -27,6 +28,7 @@ class Report:
         self._tally = tally
         self._started_s = time.monotonic()
         self.is_leaving = False
+        self.inputs: Inputs | None = None
 
     def document(self) -> StatusDocument:
         """Return the document as of now. Takes time with the connections and subscribers there are."""
@@ -73,7 +75,7 @@ class Report:
                 "worker_deaths": {},
                 "orphans_closed": sum(link.orphans_closed for link in self._links),
                 "frames_rejected": sum(one.rejected for one in totals),
-                "publish_rejected": 0,
+                "publish_rejected": self.inputs.rejected if self.inputs is not None else 0,
             },
         }
 

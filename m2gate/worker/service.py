@@ -17,6 +17,9 @@ from gevent.event import Event
 from m2gate.app.application import App
 from m2gate.app.user_code import user_errors
 from m2gate.errors import ConfigError
+from m2gate.hub.item import Item
+from m2gate.hub.work import Receipt
+from m2gate.inputs.publish import Inputs
 from m2gate.inputs.views import Views
 from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
@@ -71,6 +74,10 @@ class Worker:
         if settings.gateway is not None:
             self._attached = self._attach(Path(settings.gateway.folder), link, tally)
         self._report = Report(settings, self._pool, self._links, app.broadcast, tally)
+        self._inputs = Inputs(self._context, settings, self._publish, app.broadcast.date)
+        hub = app.broadcast.hub
+        hub.on_opened, hub.on_emptied = self._inputs.opened, self._inputs.emptied
+        self._report.inputs = self._inputs
         self._views = Views(self._context, self._report.document, status=settings.status, metrics=settings.metrics)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)
         self._stop_requests = 0
@@ -87,6 +94,9 @@ class Worker:
         for app in self._app.apps():
             app.broadcast = attached.broadcast
         return attached
+
+    def _publish(self, item: Item) -> Receipt:
+        return self._app.broadcast.publish(item)
 
     def _handler(self) -> Callable[[Exchange], None]:
         handle, log = self._app.handle, self._access_log
@@ -125,6 +135,7 @@ class Worker:
             self._views.start()
             with user_errors(self._settings.target):
                 self._app.start()
+            self._inputs.start()
         except ConfigError:
             if self._attached is not None:
                 self._attached.stop()
@@ -171,6 +182,7 @@ class Worker:
             self._drain()
         else:
             self._depart(self._attached)
+        self._inputs.stop()
         self._app.stop()
         self._ticker.stop()
         if self._attached is not None:
@@ -202,6 +214,7 @@ class Worker:
         self._app.begin_drain()
         self._report.is_leaving = True
         if self._has_successor:
+            self._inputs.stop()
             self._views.give_way()
         for server in self._servers():
             server.begin_drain()

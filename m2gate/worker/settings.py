@@ -34,6 +34,7 @@ class WorkerSettings:
     await_go:        after ``loaded`` wait for a line on stdin before connecting.
     status:          path of the status socket, see docs/reference/status.md; None for none.
     metrics:         ``HOST:PORT`` where Prometheus may ask; None for none.
+    publish_http, publish_pull, publish_sub: where items are published to; None for not at all.
     output_fd:       becomes stdout and stderr once the worker is ready; None leaves them as they are.
     name:            what logs and status call this worker; its pid if None.
     generation:      which code it runs, as counted by whoever started it.
@@ -56,6 +57,9 @@ class WorkerSettings:
     await_go: bool = False
     status: str | None = None
     metrics: str | None = None
+    publish_http: str | None = None
+    publish_pull: str | None = None
+    publish_sub: str | None = None
     output_fd: int | None = None
     name: str | None = None
     generation: int = 1

@@ -1,0 +1,178 @@
+"""Items by ZeroMQ: PULL, one frame an item, and SUB, a channel and an item. Nothing is ever answered.
+
+A frame is ``J`` and JSON, ``T`` and a tnetstring, or a bare tnetstring. Whatever is none is counted,
+logged once a second, and lost; nothing else is. Source: docs/reference/publishing.md.
+"""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+import gevent
+import tnetstring
+import zmq
+from gevent import get_hub
+from gevent.event import Event
+
+from m2gate.errors import ConfigError, LimitReached
+from m2gate.hub.grip import decode_tnetstring, parse_item
+from m2gate.hub.item import Item
+from m2gate.hub.work import Receipt
+from m2gate.link.wait import READ
+
+logger = logging.getLogger(__name__)
+
+WAITING_MAX: Final = 10_000  # items unread in ZeroMQ; then publishers wait (PULL) or items are lost there (SUB)
+ITEM_MAX: Final = 16 << 20  # bytes; who sends more is disconnected
+TURN_ITEMS: Final = 100
+RETRY_S: Final = 0.05
+PATIENCE_S: Final = 5.0
+_LOG_EVERY_S: Final = 1.0
+
+Publish = Callable[[Item], Receipt]
+Date = Callable[[], str]
+
+
+class ZmqInput:
+    """One bound socket that items come from; base of both kinds.
+
+    publish: accepts one item; may block the greenlet, then no more is read.
+    ``rejected`` counts messages that were no items.
+    """
+
+    kind = zmq.PULL
+    key = "publish_pull"
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", spec: str, publish: Publish, date: Date) -> None:
+        self.rejected = 0
+        self._context = context
+        self._spec = spec
+        self._publish = publish
+        self._date = date
+        self._socket: zmq.Socket[bytes] | None = None
+        self._arrived = Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._logged_s = 0.0
+        self._waiting: deque[list[bytes]] = deque()
+
+    def start(self) -> None:
+        """Bind, now or as soon as the address is free. Raises ConfigError for one that cannot be bound."""
+        self._socket = self._context.socket(self.kind)
+        self._socket.linger = 0
+        self._socket.rcvhwm = WAITING_MAX
+        self._socket.maxmsgsize = ITEM_MAX
+        is_bound = self._bind()
+        self._greenlet = gevent.spawn(self._run, is_bound)
+
+    def _bind(self) -> bool:
+        assert self._socket is not None  # noqa: S101 - start() made it
+        try:
+            self._socket.bind(self._spec)
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EADDRINUSE:
+                return False
+            remedy = "use an address of this machine, as tcp://127.0.0.1:5560 or ipc:///PATH"
+            raise ConfigError(self.key, self._spec, str(error), remedy) from error
+        return True
+
+    def _run(self, is_bound: bool) -> None:  # noqa: FBT001 - of a greenlet
+        waited_s = 0.0
+        while not is_bound:
+            gevent.sleep(RETRY_S)
+            waited_s += RETRY_S
+            is_bound = self._bind()
+            if PATIENCE_S <= waited_s < PATIENCE_S + RETRY_S:
+                logger.warning("address in use, trying again %s=%s", self.key, self._spec)
+        assert self._socket is not None  # noqa: S101 - start() made it
+        watcher = get_hub().loop.io(self._socket.fileno(), READ)
+        watcher.start(self._arrived.set)
+        try:
+            while True:
+                self._arrived.clear()
+                self._read(self._socket)
+                self._arrived.wait()
+        finally:
+            watcher.stop()
+            watcher.close()
+
+    def _read(self, socket: "zmq.Socket[bytes]") -> None:
+        budget = TURN_ITEMS
+        while True:
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._take(frames)
+            budget -= 1
+            if budget <= 0:
+                budget = TURN_ITEMS
+                gevent.sleep(0)
+
+    def _take(self, frames: list[bytes]) -> None:
+        try:
+            self._publish(self._parse(frames))
+        except (ValueError, LimitReached) as error:
+            self.rejected += 1
+            if monotonic() - self._logged_s >= _LOG_EVERY_S:
+                self._logged_s = monotonic()
+                logger.warning("item rejected input=%s error=%s rejected=%d", self.key, error, self.rejected)
+
+    def _parse(self, frames: list[bytes]) -> Item:
+        if len(frames) != 1:
+            raise ValueError(f"{len(frames)} frames; an item is one")
+        return parse_item(parse_payload(frames[0]), self._date())
+
+    def stop(self) -> None:
+        """Take no more. Idempotent."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill()
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
+
+
+class PullInput(ZmqInput):
+    """A PULL socket, such as tcp://127.0.0.1:5560."""
+
+
+class SubInput(ZmqInput):
+    """A SUB socket that is subscribed to the channels which have subscribers, and to no others.
+
+    Call opened and emptied as channels get their first and lose their last subscriber.
+    """
+
+    kind = zmq.SUB
+    key = "publish_sub"
+
+    def opened(self, channel: str) -> None:
+        """Hear that a channel has subscribers."""
+        if self._socket is not None:
+            self._socket.setsockopt(zmq.SUBSCRIBE, channel.encode())
+            self._arrived.set()  # what is there may raise no further event
+
+    def emptied(self, channel: str) -> None:
+        """Hear that a channel has none any more."""
+        if self._socket is not None:
+            self._socket.setsockopt(zmq.UNSUBSCRIBE, channel.encode())
+            self._arrived.set()
+
+    def _parse(self, frames: list[bytes]) -> Item:
+        if len(frames) != 2:
+            raise ValueError(f"{len(frames)} frames; a channel and an item are two")
+        # ZeroMQ compares beginnings: an item for "news-2" comes to a subscription of "news" as well,
+        # and goes to its own channel, which has no subscribers.
+        return parse_item(parse_payload(frames[1]), self._date(), frames[0].decode())
+
+
+def parse_payload(frame: bytes) -> Any:
+    """Return what a frame says. Raises ValueError."""
+    try:
+        if frame[:1] == b"J":
+            return json.loads(frame[1:])
+        return decode_tnetstring(tnetstring.loads(frame[1:] if frame[:1] == b"T" else frame))
+    except (TypeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"neither JSON behind J nor a tnetstring: {error}") from error
