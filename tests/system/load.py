@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any
 
 ANSWER_S = 30.0  # nobody is to hang longer than this
+BURST = 100  # messages of one WebSocket that are under way at once
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
 
@@ -171,14 +172,24 @@ BLOCK = bytes(range(256)) * 256
 
 
 async def download(client: Client) -> None:
+    """Numbered blocks, each of which names its request."""
     writer = await client.connect()
-    count = random.randrange(20, 160)
-    writer.write(get(f"/blocks/{count}"))
-    status, body = await client.answer()
-    if status != 200:
-        raise Broken(str(status))
-    if len(body) != count * len(BLOCK) or body != BLOCK * count:
-        raise Broken("wrong")
+    count, token = random.randrange(20, 160), random.randbytes(8).hex()
+    writer.write(get(f"/blocks/{count}/{token}"))
+    check(b"".join(b"%b %d " % (token.encode(), number) + BLOCK for number in range(count)), *await client.answer())
+
+
+async def burst(client: Client) -> None:
+    """A WebSocket that says much before it listens, and ends."""
+    writer = await shake(client, "/echo")
+    token = random.randbytes(8).hex()
+    said = [f"{token} {number} ".ljust(random.randrange(30, 3_000), "x").encode() for number in range(BURST)]
+    for message in said:
+        writer.write(frame(1, message))
+    for message in said:
+        if await receive(client) != message:
+            raise Broken("wrong")
+    client.close()
 
 
 # -- what lasts ---------------------------------------------------------------------------------------
@@ -309,7 +320,7 @@ async def rooms(client: Client, stop: asyncio.Event) -> None:
         client.kind.good += 1
 
 
-REPEATED = {"plain": plain, "slow": slow, "upload": upload, "download": download}
+REPEATED = {"plain": plain, "slow": slow, "upload": upload, "download": download, "burst": burst}
 LASTING = {"ticks": ticks, "events": events, "sockets": sockets, "rooms": rooms}
 
 

@@ -43,9 +43,9 @@ def digest(request: Request) -> Response:
     return Response(hashed.hexdigest(), headers=OWN)
 
 
-@app.get("/blocks/{count:int}")
-def blocks(_request: Request, count: int) -> Response:
-    return Response((BLOCK for _ in range(count)), headers=OWN)
+@app.get("/blocks/{count:int}/{token}")
+def blocks(_request: Request, count: int, token: str) -> Response:
+    return Response((b"%b %d " % (token.encode(), number) + BLOCK for number in range(count)), headers=OWN)
 
 
 @app.get("/ticks")
