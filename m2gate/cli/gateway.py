@@ -15,7 +15,7 @@ def command(*, config: str | None) -> None:
     FILE is TOML: for each Mongrel2 a table [[servers]] with send_ident, send_spec, recv_spec and
     control_spec, as its configuration names them; before these tables, if wanted, folder (of the sockets
     for workers and status; default /run/m2gate/gateway, below $M2GATE_ROOT if that is set), publish_http,
-    publish_pull, publish_sub, metrics, access_log, drain_timeout_s, queue_max and max_body.
+    publish_pull, publish_sub, metrics, access_log, drain_timeout_s, queue_max and keepalive_s.
 
     Workers attach with m2gate worker. Ctrl-C and SIGTERM drain and exit, a second one exits at once.
     """

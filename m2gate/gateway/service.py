@@ -59,7 +59,7 @@ class Gateway:
         self._hub = GatewayHub(self._dispatcher)
         self._attachments = Attachments(self._context, self._folder, self._dispatcher, self._pool, self._hub)
         self._attachments.on_connected = self._read_if_ready
-        link = LinkSettings()
+        link = LinkSettings(keepalive_s=settings.keepalive_s)
         self._uplinks = [
             Uplink(
                 self._context,

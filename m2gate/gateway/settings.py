@@ -31,7 +31,7 @@ class GatewaySettings:
     access_log:      None, "-" for stderr, or an absolute path.
     drain_timeout_s: after SIGTERM, workers that are there by then are left to themselves; 0 to DRAIN_MAX_S.
     queue_max:       requests that wait for a worker; further ones get 503.
-    max_body:        bytes of a request that no worker is asked about when it has more; None for no bound.
+    keepalive_s:     interval of Mongrel2's keep-alives for connections that are held; see LinkSettings.
     ready_fd:        where ``ready`` is written, for whoever started the process.
     """
 
@@ -44,7 +44,7 @@ class GatewaySettings:
     access_log: str | None = None
     drain_timeout_s: float = 30.0
     queue_max: int = 10_000
-    max_body: int | None = None
+    keepalive_s: float = 45.0
     ready_fd: int | None = None
 
     @classmethod
@@ -115,9 +115,9 @@ class _Reader:
         self._check_log(values.get("access_log"))
         self._check_number("drain_timeout_s", values.get("drain_timeout_s", 0), DRAIN_MAX_S, kinds=(int, float))
         self._check_number("queue_max", values.get("queue_max", 0), 10_000_000)
-        for key in ("max_body", "ready_fd"):
-            if values.get(key) is not None:
-                self._check_number(key, values[key], 2**53)
+        self._check_number("keepalive_s", values.get("keepalive_s", 0), 3_600, kinds=(int, float))
+        if values.get("ready_fd") is not None:
+            self._check_number("ready_fd", values["ready_fd"], 2**31)
 
     def _check_address(self, key: str, value: object) -> None:
         if value is None:

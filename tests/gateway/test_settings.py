@@ -37,13 +37,13 @@ def read_toml(folder: Path, text: str) -> GatewaySettings:
 
 
 def test_json(tmp_path: Path) -> None:
-    found = read_json(tmp_path, ready_fd=5, publish_http="127.0.0.1:5561", publish_pull=None, max_body=10)
+    found = read_json(tmp_path, ready_fd=5, publish_http="127.0.0.1:5561", publish_pull=None, keepalive_s=10)
     assert found == GatewaySettings(
         folder="/run/x",
         servers=(DirectServer(send_spec="ipc:///a/requests", recv_spec="ipc:///a/replies", send_ident="shop"),),
         ready_fd=5,
         publish_http="127.0.0.1:5561",
-        max_body=10,
+        keepalive_s=10,
     )
 
 

@@ -21,6 +21,9 @@ GATEWAY: Final = "m2gate.gateway.process"
 SHAPES: Final = {"direct": 0, "gateway-1": 1, "gateway-3": 3}
 
 
+Address = dict[str, str]
+
+
 class Server(Protocol):
     """A Mongrel2 that a test has started."""
 
@@ -148,20 +151,22 @@ def running(
     target:  ``module:app`` or ``path/file.py[:app]``.
     shape:   in place of the test's own.
     options: entries of the worker's settings file, such as ``drain_timeout_s=1`` or ``access_log="-"``;
-             ``environ={...}`` adds to its environment, ``gateway={...}`` to the gateway's settings.
+             ``environ={...}`` adds to its environment, ``gateway={...}`` to the gateway's settings;
+             ``servers=[{...}]`` are addresses in place of those of servers.
     """
     count = SHAPES[shape or _Shape.name]
     with short_directory() as folder, ExitStack() as stack:
         environ = {"M2GATE_TEST_SHARED": str(folder / "shared"), **options.pop("environ", {})}
         (folder / "shared").mkdir()
         gateway_options = options.pop("gateway", {})
+        addresses = options.pop("servers", None) or [_address(one) for one in servers]
         served = Served(folder / "g", folder / "output.log")
         try:
             served.folder.mkdir()
             if count:
-                served.gateway = _start_gateway(stack, folder, servers, options, gateway_options)
+                served.gateway = _start_gateway(stack, folder, addresses, options, gateway_options)
             for number in range(1, max(count, 1) + 1):
-                document = _worker_settings(target, servers, count, folder, number)
+                document = _worker_settings(target, addresses, count, folder, number)
                 place = folder / f"w{number}"
                 worker = _start(stack, WORKER, {**document, **options}, place, cwd=cwd, environ=environ)
                 served.workers.append(worker)
@@ -176,11 +181,11 @@ def running(
 
 
 def _worker_settings(
-    target: str | Path, servers: Sequence[Server], count: int, folder: Path, number: int
+    target: str | Path, servers: Sequence[Address], count: int, folder: Path, number: int
 ) -> dict[str, Any]:
     return {
         "target": str(target),
-        "servers": [] if count else [_address(one) for one in servers],
+        "servers": [] if count else [{**one, "control_spec": None} for one in servers],
         "gateway": {"folder": str(folder / "g")} if count else None,
         "name": f"w{number}" if count else None,
         "status": None if count else str(folder / "g/status"),
@@ -190,20 +195,22 @@ def _worker_settings(
     }
 
 
-def _address(server: Server) -> dict[str, str]:
+def _address(server: Server) -> Address:
     address = {"send_spec": server.send_spec, "recv_spec": server.recv_spec, "send_ident": server.send_ident}
+    address["control_spec"] = server.control_spec
     if server.upload_store:
         address["upload_store"] = f"{server.upload_store}/upload.XXXXXX"
     return address
 
 
 def _start_gateway(
-    stack: ExitStack, folder: Path, servers: Sequence[Server], options: dict[str, Any], more: dict[str, Any]
+    stack: ExitStack, folder: Path, servers: Sequence[Address], options: dict[str, Any], more: dict[str, Any]
 ) -> Process:
     document = {
         "folder": str(folder / "g"),
-        "servers": [{**_address(one), "control_spec": one.control_spec} for one in servers],
+        "servers": list(servers),
         "drain_timeout_s": options.get("drain_timeout_s", 30),
+        "keepalive_s": options.get("keepalive_s", 45),
         **more,
     }
     gateway = _start(stack, GATEWAY, document, folder / "gateway", cwd=None, environ={})

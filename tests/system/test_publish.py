@@ -52,9 +52,7 @@ class Published:
 
     def shell(self, *args: str, to: str | None = None, stdin: str = "") -> str:
         command = [sys.executable, "-m", "m2gate.cli", "publish", *args, "--to", to or self.http]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment(), input=stdin, capture_output=True, text=True, timeout=30
-        )
+        return run(command, stdin)
 
     def script(self, code: str, **environ: str) -> str:
         command = [sys.executable, "-c", code]
@@ -123,10 +121,8 @@ def test_formats_reach_their_kind_only(published: Published) -> None:
     assert published.shell("news", "for streams|", "--format", "http-stream") == "8"
     assert published.shell("news", "for sockets", "--format", "ws-message") == "4"
     (poll,) = published.clients.add("/poll/news")
-    wait_until(
-        lambda: published.shell("news", "answer", "--format", "http-response", "--code", "201", "-H", "X-A: b") == "1",
-        "a",
-    )
+    answer = ["news", "answer", "--format", "http-response", "--code", "201", "-H", "X-A: b"]
+    wait_until(lambda: published.shell(*answer) == "1", "the poll is there")
     published.clients.listen(lambda: poll.received().endswith(b"answer"), "the poll is answered")
     assert poll.received().startswith(b"HTTP/1.1 201 Created\r\n")
     assert b"\r\nX-A: b\r\n" in poll.received()

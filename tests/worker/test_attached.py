@@ -262,7 +262,7 @@ def test_what_is_open_is_claimed_by_its_number(worker: Attached, gate: Gate) -> 
     assert worker.gateway.done() == (3, [(9, EXCHANGE_DONE, 2, len(worker.sent(2, b"late")))])
     worker.gateway.frames(m2.request(1), m2.leave(3))
     seen, records = worker.gateway.done()
-    assert (seen, records[-1]) == (5, (9, CONNECTION_CLOSED, 3, 0))
+    assert (seen, records[-1]) == (5, (9, CONNECTION_CLOSED, 3, 1))
 
 
 def test_what_ends_without_a_gateway_reaches_its_client_and_is_not_claimed(worker: Attached, gate: Gate) -> None:
@@ -347,7 +347,7 @@ def test_a_stop_waits_for_what_is_open_and_for_the_last_word(worker: Attached, g
     worker.gateway.receive(attach.BYE)
     worker.sent(2, b"the service is stopping")  # 1001
     worker.gateway.frames(m2.leave(2))
-    assert worker.gateway.done()[1] == [(1, CONNECTION_CLOSED, 2, 0)]
+    assert worker.gateway.done()[1] == [(1, CONNECTION_CLOSED, 2, 1)]
     gate.open.set()
     worker.gateway.done()
     assert b"close" not in worker.sent(1, b"late").lower()  # the connection goes on, with somebody else
