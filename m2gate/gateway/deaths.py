@@ -41,19 +41,19 @@ def bury(dispatcher: Dispatcher, worker: AttachedWorker, *, is_certain: bool) ->
 def _end(dispatcher: Dispatcher, session: Session, worker: AttachedWorker, *, is_certain: bool) -> int:
     opened = list(session.open)
     if session.gone:
-        dispatcher.end_gone(session)
+        dispatcher.endings.end_gone(session)
         return 0
     if not opened:
-        dispatcher.doubt(session)
+        dispatcher.endings.doubt(session)
         return 0
-    dispatcher.end_open(session, reasons.WORKER_DIED)
+    dispatcher.endings.end_open(session, reasons.WORKER_DIED)
     session.owner = None
     number, frame, since_s = opened[0]
     state = worker.table.look(number) if is_certain and len(opened) == 1 else UNKNOWN
     if state == UNSENT:
-        dispatcher.answer(session, frame, 502, "the worker that had the request has died", since_s)
+        dispatcher.endings.answer(session, frame, 502, "the worker that had the request has died", since_s)
     else:
         if session.is_websocket and state == SENT:
             session.server.reply(session.conn_id, _RESTARTED)
-        dispatcher.close(session)
+        dispatcher.endings.close(session)
     return len(opened)

@@ -9,10 +9,8 @@ docs/explanation/gateway.md has the rules and their reasons. Invariants:
 """
 
 import logging
-import secrets
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from time import monotonic
 from typing import Final
 
@@ -20,10 +18,10 @@ from m2gate.errors import WireError
 from m2gate.gateway import counters as reasons
 from m2gate.gateway.admission import Admission
 from m2gate.gateway.counters import Counters
+from m2gate.gateway.endings import Endings
 from m2gate.gateway.linked import LinkedServer
-from m2gate.gateway.refusals import HEAD_BYTES_MAX, Asked, build_refusal
+from m2gate.gateway.refusals import HEAD_BYTES_MAX
 from m2gate.gateway.sessions import Owner, Session, Upstream
-from m2gate.gateway.swallow import Swallower
 from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED
 from m2gate.wire.mongrel2 import Credits, Leave, Message, Request, find_credits, parse_message
 from m2gate.wire.websocket import CLOSE, build_close, build_frame
@@ -33,7 +31,6 @@ logger = logging.getLogger(__name__)
 PIPELINE_MAX: Final = 64  # requests a client may send ahead of their answers; then it is cut
 NO_WORKER_S: Final = 10.0  # a request waits so long for a worker where there is none at all
 IN_FLIGHT_MAX: Final = 64 << 20  # bytes of frames that an owner has not read; then its WebSockets are cut
-DOUBT_S: Final = 0.3  # without credits for what a dead owner has sent: it died with it
 UNSETTLED_S: Final = 5.0  # without credits for so long, those that are missing are taken for lost
 _LOG_EVERY_S: Final = 1.0
 
@@ -43,7 +40,6 @@ class Dispatcher:
 
     upstream:  finds an owner for a request.
     admission: where requests wait for one.
-    ``on_refusal`` hears of each answer of our own: what was asked, status, request id, since when it was open.
     ``on_settled`` hears that all which was sent before a hold has been written.
     """
 
@@ -54,14 +50,10 @@ class Dispatcher:
         self.servers: dict[int, LinkedServer] = {}
         self.is_refusing = False
         self.now_s = monotonic()
-        self.on_refusal: Callable[[Asked, int, str, float], None] | None = None
         self.on_settled: Callable[[Session], None] | None = None
-        self._swallower = Swallower()
+        self.endings = Endings(counters, self.next, lambda: self.now_s)
         self._unsettled: set[Session] = set()
-        self._doubted: set[Session] = set()
         self._leaving: deque[Session] = deque()  # their clients have left, what was open is not yet reported
-        self._request_prefix = secrets.token_hex(4) + "-"
-        self._next_request_number = count(1).__next__
         self._rejection_logged_s = 0.0
 
     # -- servers --------------------------------------------------------------------------------------
@@ -76,12 +68,12 @@ class Dispatcher:
         server.is_closed = True
         for session in list(server.sessions.values()):
             session.gone = True
-            self._fail_waiting(session, reasons.SERVER_LOST)
+            self.endings.fail_waiting(session, reasons.SERVER_LOST)
             if session.held is not None:
                 session.held.lose()
             else:
-                self.end_open(session, reasons.SERVER_LOST)
-                self._drop(session)
+                self.endings.end_open(session, reasons.SERVER_LOST)
+                self.endings.drop(session)
         server.link.close()
 
     # -- messages from Mongrel2 -------------------------------------------------------------------------
@@ -108,7 +100,7 @@ class Dispatcher:
             return
         if session.is_websocket and session.open:
             if session.owner is not None and session.owner.in_flight > IN_FLIGHT_MAX:
-                self.cut(session, reasons.WORKER_BEHIND)  # nothing slows a WebSocket client down
+                self.endings.cut(session, reasons.WORKER_BEHIND)  # nothing slows a WebSocket client down
             self._forward(session, frame)
             return
         head = frame.find(b" ", end + 1) + 1
@@ -148,7 +140,7 @@ class Dispatcher:
     def _take_first(self, server: LinkedServer, frame: bytes) -> None:
         """Open a session, or end what belongs to one that nobody knows."""
         message = self._parse(server, frame)
-        if type(message) is not Request or self._swallower.take(server, message, self.now_s):
+        if type(message) is not Request or self.endings.swallow(server, message):
             return
         if server.was_closed(message.conn_id):
             return
@@ -195,13 +187,13 @@ class Dispatcher:
             session.unsettled_since_s = self.now_s
 
     def _leave(self, session: Session, frame: bytes) -> None:
-        self._fail_waiting(session, reasons.CLIENT_LEFT)
+        self.endings.fail_waiting(session, reasons.CLIENT_LEFT)
         if session.held is not None:
             session.held.lose()
             return
         self._forward(session, frame)
         if not session.open:
-            self._drop(session)
+            self.endings.drop(session)
         elif not session.gone:
             # Its answer may be complete, and the report of it under way.
             session.gone = True
@@ -223,7 +215,7 @@ class Dispatcher:
         session.server.requests += 1
         session.is_pieces_done = False
         if self.is_refusing:
-            self.refuse(session, frame, 503, "the service is stopping", reasons.STOPPING)
+            self.endings.refuse(session, frame, 503, "the service is stopping", reasons.STOPPING)
         elif session.waiting or not self._may_open(session):
             self._wait(session, frame)
         elif session.open:
@@ -257,7 +249,7 @@ class Dispatcher:
             waiting = session.waiting = deque()
         if len(waiting) >= PIPELINE_MAX:
             self.counters.failed[reasons.PIPELINE_FULL] += 1
-            self.cut(session, reasons.PIPELINE_FULL)
+            self.endings.cut(session, reasons.PIPELINE_FULL)
             return
         waiting.append(frame)
         self.next(session)
@@ -277,13 +269,13 @@ class Dispatcher:
             self._start(session, session.owner, waiting.popleft())
             return
         if self.is_refusing:
-            self.refuse(session, waiting.popleft(), 503, "the service is stopping", reasons.STOPPING)
+            self.endings.refuse(session, waiting.popleft(), 503, "the service is stopping", reasons.STOPPING)
             return
         owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
         if owner is not None:
             self._start(session, owner, waiting.popleft())
         elif not self.admission.push(session, len(waiting[0]), self.now_s):
-            self.refuse(session, waiting.popleft(), 503, "too many requests wait", reasons.QUEUE_FULL)
+            self.endings.refuse(session, waiting.popleft(), 503, "too many requests wait", reasons.QUEUE_FULL)
 
     def serve_queue(self) -> None:
         """Let those that wait for an owner go out, the oldest first, as far as there is room."""
@@ -303,60 +295,6 @@ class Dispatcher:
             self.admission.pop()
             self.next(first[0])
 
-    # -- answers of our own -----------------------------------------------------------------------------
-
-    def refuse(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
-        """Answer a request that no owner was given; it counts as failed for this reason."""
-        self.counters.failed[reason] += 1
-        self.answer(session, frame, status, detail, self.now_s)
-
-    def answer(self, session: Session, frame: bytes, status: int, detail: str, since_s: float) -> None:
-        """Answer a request in place of an owner; the connection goes on only if the request allows it."""
-        server, asked = session.server, Asked(frame)
-        if asked.method == b"JSON":
-            self.cut(session, reasons.CLOSED)
-            return
-        request_id = f"{self._request_prefix}{self._next_request_number():x}"
-        data = build_refusal(asked, status, detail, request_id, retry=status == 503)
-        server.reply(session.conn_id, data)
-        if self.on_refusal is not None:
-            self.on_refusal(asked, status, request_id, since_s)
-        if asked.keeps_open:
-            session.balance += len(data)
-            self.next(session)
-            return
-        if not asked.has_pieces or session.is_pieces_done:
-            self.close(session)
-            return
-        self._fail_waiting(session, reasons.CLOSED)
-        self._drop(session)
-        self._swallower.begin(server, session.conn_id, self.now_s)
-
-    def close(self, session: Session) -> None:
-        """Close a connection on which nothing is open, once what was sent is written."""
-        self._fail_waiting(session, reasons.CLOSED)
-        self._drop(session)
-        session.server.close_connections((session.conn_id,), self.now_s)
-
-    def close_all(self) -> None:
-        """Close the connections on which nothing is open: nobody will serve them."""
-        for server in self.servers.values():
-            idle = [one.conn_id for one in server.sessions.values() if not one.open and one.held is None]
-            server.close_connections(idle, self.now_s)
-
-    def cut(self, session: Session, reason: str) -> None:
-        """Close a connection at once, as its client breaks a rule or nobody can answer it."""
-        if session.held is not None:
-            session.held.cut()
-        owner = session.owner
-        self.end_open(session, reason)
-        self._fail_waiting(session, reason)
-        self._drop(session)
-        if owner is not None:
-            owner.release(session)
-        session.server.control((session.conn_id,), cancel=True)
-        session.server.forget(session.conn_id, self.now_s)
-
     # -- exchanges that end -------------------------------------------------------------------------------
 
     def ended(self, owner: Owner, server_number: int, conn_id: int, what: int, sent: int) -> None:
@@ -370,9 +308,9 @@ class Dispatcher:
             self.next(session)
             return
         if what == CONNECTION_CLOSED:
-            self.end_open(session, None if sent else reasons.CLIENT_LEFT if session.gone else reasons.CUT)
-            self._fail_waiting(session, reasons.CLOSED)
-            self._drop(session)
+            self.endings.end_open(session, None if sent else reasons.CLIENT_LEFT if session.gone else reasons.CUT)
+            self.endings.fail_waiting(session, reasons.CLOSED)
+            self.endings.drop(session)
             session.server.forget(conn_id, self.now_s)
             return
         if not session.open:
@@ -387,7 +325,7 @@ class Dispatcher:
             session.balance = 0  # it was claimed: what was credited before that is not known
         session.idle_since_s = self.now_s
         if session.gone:
-            self._drop(session)
+            self.endings.drop(session)
         elif session.waiting:
             self.next(session)
 
@@ -413,61 +351,19 @@ class Dispatcher:
         else:
             self.counters.failed[failure] += 1
         if outstanding is None:
-            self._fail_waiting(session, reasons.CLOSED)
-            self._drop(session)
+            self.endings.fail_waiting(session, reasons.CLOSED)
+            self.endings.drop(session)
             session.server.forget(session.conn_id, self.now_s)
             return
         session.balance = outstanding
         session.idle_since_s = self.now_s
         self.next(session)
 
-    def end_open(self, session: Session, reason: str | None) -> None:
-        """Count what is open on a session as ended; as failed if there is a reason."""
-        count, owner = len(session.open), session.owner
-        if not count or owner is None:
-            return
-        session.open.clear()
-        owner.outstanding -= count
-        if reason is None:
-            owner.served += count
-            self.counters.finished += count
-        else:
-            owner.failed += count
-            self.counters.failed[reason] += count
-
-    def doubt(self, session: Session) -> None:
-        """Close a session unless all that its dead owner has reported as sent turns out to be written."""
-        if session.balance > 0 and session.server.has_credits:
-            session.unsettled_since_s = self.now_s
-            self._doubted.add(session)
-
-    def _clear_doubts(self) -> None:
-        for session in list(self._doubted):
-            if session.gone or session.balance <= 0:
-                self._doubted.discard(session)
-            elif self.now_s - session.unsettled_since_s >= DOUBT_S:
-                # It is closed behind what Mongrel2 has of the answer: a client that reads slowly gets that.
-                self._doubted.discard(session)
-                self.close(session)
-
-    def end_gone(self, session: Session) -> None:
-        """Count what was open for a client that has left, and forget the session. Idempotent."""
-        self.end_open(session, reasons.CLIENT_LEFT)
-        self._drop(session)
-
-    def _fail_waiting(self, session: Session, reason: str) -> None:
-        if session.waiting:
-            self.counters.failed[reason] += len(session.waiting)
-            session.waiting.clear()
-
-    def _drop(self, session: Session) -> None:
-        session.gone = True
-        self._unsettled.discard(session)
-        if session.owner is not None:
-            session.owner.sessions.discard(session)
-            session.owner = None
-        if session.server.sessions.get(session.conn_id) is session:
-            del session.server.sessions[session.conn_id]
+    def close_all(self) -> None:
+        """Close the connections on which nothing is open: nobody will serve them."""
+        for server in self.servers.values():
+            idle = [one.conn_id for one in server.sessions.values() if not one.open and one.held is None]
+            server.close_connections(idle, self.now_s)
 
     # -- time -----------------------------------------------------------------------------------------------
 
@@ -476,11 +372,11 @@ class Dispatcher:
         now_s = self.now_s = monotonic()
         for server in self.servers.values():
             server.tick(now_s)
-        self._swallower.tick(now_s, is_known=lambda server: server.number in self.servers)
+        self.endings.tick(self.servers)
         while self._leaving and now_s - self._leaving[0].unsettled_since_s >= UNSETTLED_S:
-            self.end_gone(self._leaving.popleft())
-        self._clear_doubts()
-        for session in [one for one in self._unsettled if now_s - one.unsettled_since_s >= UNSETTLED_S]:
+            self.endings.end_gone(self._leaving.popleft())
+        for session in [one for one in self._unsettled if one.gone or now_s - one.unsettled_since_s >= UNSETTLED_S]:
+            self._unsettled.discard(session)
             session.balance = 0
             self.next(session)
         while (first := self.admission.first()) is not None:
@@ -488,5 +384,5 @@ class Dispatcher:
             if now_s - since_s < NO_WORKER_S or self.upstream.can_reach(session.server.number) or not session.waiting:
                 break
             self.admission.pop()
-            self.refuse(session, session.waiting.popleft(), 503, "no worker is there", reasons.NO_WORKER)
+            self.endings.refuse(session, session.waiting.popleft(), 503, "no worker is there", reasons.NO_WORKER)
         self.serve_queue()

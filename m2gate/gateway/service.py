@@ -74,7 +74,7 @@ class Gateway:
         ]
         self._access_log = AccessLog(settings.access_log, "gateway", 0) if settings.access_log else None
         if self._access_log is not None:
-            self._dispatcher.on_refusal = self._log_refusal
+            self._dispatcher.endings.on_refusal = self._log_refusal
             self._hub.log_to(self._access_log)
         self._metrics = MetricsServer(settings.metrics, self.document) if settings.metrics else None
         self._inputs = Inputs(self._context, settings, self._hub.publish, self._hub.date)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2gate.gateway import dispatch
+from m2gate.gateway import endings
 from m2gate.gateway.counters import WORKER_DIED
 from m2gate.gateway.deaths import bury
 from m2gate.gateway.workers import AttachedWorker
@@ -100,7 +100,7 @@ def test_what_was_reported_but_never_written_is_closed(gate: Gate, monkeypatch: 
     gate.take(credits_(2, 7))
     gate.dispatcher.tick()
     assert gate.sent == []
-    monkeypatch.setattr(dispatch, "DOUBT_S", 0.0)
+    monkeypatch.setattr(endings, "DOUBT_S", 0.0)
     gate.dispatcher.tick()
     assert gate.sent == [reply(1, b"")]
     assert list(gate.server.sessions) == [2]
