@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+HELD = 1  # in place of a worker: the gateway has it
 ANSWER_S = 30.0  # nobody is to hang longer than this
 BURST = 100  # messages of one WebSocket that are under way at once
 Reader = asyncio.StreamReader
@@ -252,6 +253,7 @@ async def events(client: Client, stop: asyncio.Event) -> None:
     status, _ = await asyncio.wait_for(client.head(), ANSWER_S)
     if status != 200:
         raise Broken(str(status))
+    client.worker = HELD
     number, rest = -1, b""
     while (piece := await next_or_stop(client.chunk(), stop, ANSWER_S)) is not None:
         if not piece:
