@@ -1,7 +1,7 @@
 """Clients of all kinds at once, in a process of their own: ``python -m tests.system.load PORT SPEC.json``.
 
 Each checks all that it gets: every request carries a token that only its own answer repeats, every
-stream and WebSocket has numbers. SPEC says how many clients of each kind; they go on until a line
+stream and WebSocket has numbers. SPEC says how many clients of each kind, and `tls`; they go on until a line
 comes on stdin. Then a report is printed as one line of JSON: for each kind how much went well, and
 every failure with its time, what it was, and the worker (X-Worker) that the client had last.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import ssl
 import struct
 import sys
 import time
@@ -47,7 +48,9 @@ class Kind:
 
 
 class Client:
-    """One connection that is opened anew after each failure."""
+    """One connection that is opened anew after each failure. tls: how, if it is encrypted."""
+
+    tls: ssl.SSLContext | None = None
 
     def __init__(self, port: int, kind: Kind) -> None:
         self.port = port
@@ -62,7 +65,7 @@ class Client:
             if self.writer is not None:
                 return self.writer
             with suppress(OSError):
-                self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+                self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                 continue
             await asyncio.sleep(0.02)
         raise Broken("refused")
@@ -354,6 +357,10 @@ async def main(port: int, spec: dict[str, Any]) -> None:
     kinds = {name: Kind() for name in (*REPEATED, *LASTING, "publish")}
     stop = asyncio.Event()
     tasks = []
+    if "tls" in spec:
+        Client.tls = ssl.create_default_context()
+        Client.tls.check_hostname = False
+        Client.tls.verify_mode = ssl.CERT_NONE
     for name, count in spec.items():
         for _ in range(count if name in REPEATED or name in LASTING else 0):
             client = Client(port, kinds[name])
