@@ -1,11 +1,11 @@
 """From what a publisher says to an Item: plain data, and formats by hand."""
 
 import json
-from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from m2gate.hub.item import NO_FORMATS, Fields, Formats, Item, ResponseFormat
+from m2gate.hub.formats import FORMATS, parse_formats
+from m2gate.hub.item import NO_FORMATS, Fields, Formats, Item
 from m2gate.wire import http, sse
 
 Data = str | bytes | dict[str, Any] | list[Any]
@@ -13,6 +13,7 @@ Data = str | bytes | dict[str, Any] | list[Any]
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BINARY_TYPE: Final = "application/octet-stream"
 JSON_TYPE: Final = "application/json"
+_KEYS: Final = {"http-response": ("code", "reason", "headers"), "ws-message": ("type",)}
 
 
 def encode_json(value: Any) -> bytes:
@@ -63,39 +64,35 @@ def build_content(data: Data) -> tuple[str | bytes, str]:
 
 
 def _parse_formats(formats: Mapping[str, Any]) -> Formats:
-    _only_known("formats", formats, ("http-stream", "ws-message", "http-response"))
-    stream = formats.get("http-stream")
-    message = formats.get("ws-message")
-    response = formats.get("http-response")
-    return Formats(
-        stream=None if stream is None else _as_bytes(_parse_content("http-stream", stream, "content")),
-        message=None if message is None else _parse_content("ws-message", message, "content"),
-        response=None if response is None else _parse_response(response),
-    )
+    _only_known("formats", formats, FORMATS)
+    return parse_formats({kind: _row(kind, value) for kind, value in formats.items() if value is not None})
 
 
-def _parse_content(name: str, value: object, key: str) -> str | bytes:
+def _row(kind: str, value: object) -> dict[str, Any]:
+    """Return one format as JSON would have it: shorter forms are written out, and bytes may stand for text."""
+    key = "body" if kind == "http-response" else "content"
     if isinstance(value, Mapping):
-        _only_known(name, value, (key, f"{key}-bin", "action", "code", "headers"))
-        if value.get("action", "send") != "send":
-            raise ValueError(f"formats {name!r}: action {value['action']!r}: only 'send' is known")
-        binary = value.get(f"{key}-bin")
-        value = value.get(key, "") if binary is None else b64decode(binary)
-    if isinstance(value, str | bytes):
-        return value
-    raise TypeError(f"formats {name!r}: str, bytes or a mapping, not {type(value).__name__}")
-
-
-def _parse_response(value: object) -> ResponseFormat:
-    content = _parse_content("http-response", value, "body")
-    status, headers = 200, ()
-    if isinstance(value, Mapping):
-        status, headers = int(value.get("code", 200)), value.get("headers", ())
-    fields = parse_fields(headers)
-    if not any(name.lower() == "content-type" for name, _ in fields) and not isinstance(value, Mapping):
-        fields = (("Content-Type", build_content(content)[1]), *fields)
-    http.status_line(status)
-    return ResponseFormat(status, fields, _as_bytes(content))
+        _only_known(kind, value, (key, f"{key}-bin", "action", *_KEYS.get(kind, ())))
+        row: dict[str, Any] = dict(value)
+    elif isinstance(value, str | bytes):
+        row = {key: value}
+        if kind == "http-response":
+            row["headers"] = {"Content-Type": build_content(value)[1]}
+    else:
+        raise TypeError(f"formats {kind!r}: str, bytes or a mapping, not {type(value).__name__}")
+    binary = row.get(f"{key}-bin")
+    if binary is None:
+        row.pop(f"{key}-bin", None)
+        row.setdefault(key, "")
+        if kind == "ws-message" and isinstance(row[key], bytes):
+            row.setdefault("type", "binary")
+    elif isinstance(binary, bytes):
+        row[f"{key}-bin"] = binary.decode("latin-1")  # base64 all the same
+    if kind == "http-response":
+        row["headers"] = [list(field) for field in parse_fields(row.get("headers"))]
+        if type(row.get("code")) is int:
+            http.status_line(row["code"])
+    return row
 
 
 def parse_fields(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Fields:
@@ -104,10 +101,6 @@ def parse_fields(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) 
     fields = tuple((str(name), str(value)) for name, value in pairs)
     http.build_fields(fields)
     return fields
-
-
-def _as_bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
 
 
 def _only_known(name: str, value: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -121,7 +121,7 @@ class ResponseForm:
             fields.append(("Connection", "close"))
         method = b"HEAD" if self.body_less else b"GET"
         body = response.body if http.has_body(method, status) else b""
-        return http.status_line(status) + http.build_fields(fields) + b"\r\n" + body
+        return http.build_status_line(status, response.reason) + http.build_fields(fields) + b"\r\n" + body
 
 
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "date"})

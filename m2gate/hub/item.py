@@ -16,11 +16,13 @@ class ResponseFormat:
     status:  100 to 599.
     headers: replace those of the same name that the hold brought along.
     body:    bytes as the client shall see them.
+    reason:  of the status line; None for that of the RFC.
     """
 
     status: int
     headers: Fields
     body: bytes
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ def dump_item(item: Item) -> bytes:
             item.date.encode(),
             stream,
             _dump_content(message),
-            None if response is None else [response.status, _dump_fields(response.headers), response.body],
+            None if response is None else _dump_response(response),
         ]
     )
 
@@ -135,10 +137,15 @@ def _dump_fields(fields: Fields) -> list[list[bytes]]:
     return [[name.encode(), value.encode()] for name, value in fields]
 
 
+def _dump_response(response: ResponseFormat) -> list[Any]:
+    return [response.status, _dump_fields(response.headers), response.body, _dump_text(response.reason)]
+
+
 def _load_response(row: Any) -> ResponseFormat | None:
     if row is None:
         return None
-    status, fields, body = row
+    status, fields, body, reason = row
     if type(status) is not int or type(body) is not bytes:
         raise TypeError("a response is a status, fields and bytes")
-    return ResponseFormat(status, tuple((name.decode(), value.decode()) for name, value in fields), body)
+    headers = tuple((name.decode(), value.decode()) for name, value in fields)
+    return ResponseFormat(status, headers, body, _load_text(reason))

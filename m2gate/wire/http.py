@@ -48,6 +48,18 @@ def status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, REASONS.get(status, "").encode())
 
 
+def build_status_line(status: int, reason: str | None = None) -> bytes:
+    """Build a status line with a reason of one's own, None for the usual one; see status_line.
+
+    Raises UnsendableError also for a reason with control or non-latin-1 characters.
+    """
+    if reason is None:
+        return status_line(status)
+    if not _VALUE.fullmatch(reason):
+        raise UnsendableError("reason: it has a control or non-latin-1 character")
+    return b"%b %b\r\n" % (status_line(status)[:12], reason.encode("latin-1"))
+
+
 @lru_cache(maxsize=HEADS_CACHED)
 def head_prefix(status: int, fields: tuple[tuple[str, str], ...]) -> bytes:
     """Build the status line and fields of a response; more fields and an empty line follow.

@@ -10,7 +10,11 @@ from m2gate.hub.item import Formats, Item, ResponseFormat, dump_item, load_item
 TEXT = st.text(max_size=20)
 CONTENT = st.none() | TEXT | st.binary(max_size=20)
 RESPONSES = st.builds(
-    ResponseFormat, st.integers(100, 599), st.lists(st.tuples(TEXT, TEXT), max_size=2).map(tuple), st.binary()
+    ResponseFormat,
+    st.integers(100, 599),
+    st.lists(st.tuples(TEXT, TEXT), max_size=2).map(tuple),
+    st.binary(),
+    st.none() | TEXT,
 )
 ITEMS = st.builds(
     Item,
