@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import time
-from base64 import b64encode
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,39 +14,60 @@ import zmq
 
 from m2gate.errors import BackendError, ConfigError
 from m2gate.hub.building import Data, build_item
-from m2gate.hub.item import Formats, Item
+from m2gate.hub.grip import dump_item
 
 DEFAULT_URL: Final = "http://127.0.0.1:5561"
-TIMEOUT_S: Final = 10.0
+ATTEMPT_S: Final = 10.0  # to reach whoever takes items
+ANSWER_S: Final = 60.0  # of the HTTP input, which lets publishers wait for subscribers that are slow
+ANSWER_MAX: Final = 1 << 20  # bytes
 DELIVER_MS: Final = 2_000  # for what was pushed to leave when a Publisher is closed
+_POLL_S: Final = 0.002
 _REMEDY: Final = "use http://HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
 
 
 class Publisher:
     """Publishes to one gateway, or to one direct worker.
 
-    url: ``http://HOST:PORT`` of an HTTP input: each publish is answered with its count. ``tcp://`` or
-         ``ipc://`` of a PULL input: nothing is answered. $M2GATE_PUBLISH if not given, else DEFAULT_URL.
+    url: ``http://HOST:PORT`` or https of an HTTP input, with or without a path that ends in /publish/:
+         each publish is answered with its count. ``tcp://HOST:PORT`` or ``ipc:///PATH`` of a PULL input:
+         nothing is answered. $M2GATE_PUBLISH if not given, else http://127.0.0.1:5561.
     Raises ConfigError for a url that is none of these.
 
-    Not for use by several threads or greenlets at a time over ZeroMQ; over HTTP each publish has a
-    connection of its own.
+    Greenlets may share one; threads only over HTTP, where each publish has a connection of its own.
+    What was pushed has left after close(), which comes by itself when the interpreter ends.
     """
 
     def __init__(self, url: str | None = None) -> None:
-        self.url = url or os.environ.get("M2GATE_PUBLISH") or DEFAULT_URL
-        key = "url" if url else "M2GATE_PUBLISH" if os.environ.get("M2GATE_PUBLISH") else "url"
+        named = url or os.environ.get("M2GATE_PUBLISH")
+        self._key = "url" if url or not named else "M2GATE_PUBLISH"
+        self.url = named or DEFAULT_URL
         self._push: zmq.Socket[bytes] | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._finish: weakref.finalize[Any, Any] | None = None
+        self._is_http = False
         try:
-            parts = urlsplit(self.url)
-            self._address = (parts.hostname or "", parts.port or 80)
+            self._parse()
         except ValueError as error:
-            raise ConfigError(key, self.url, str(error), _REMEDY) from error
-        self._is_http = parts.scheme == "http"
-        is_zmq = (parts.scheme == "tcp" and parts.port) or (parts.scheme == "ipc" and parts.path)
-        if (self._is_http and not parts.hostname) or not (self._is_http or is_zmq):
-            raise ConfigError(key, self.url, "no address that can be published to", _REMEDY)
+            raise ConfigError(self._key, self.url, str(error), _REMEDY) from error
+
+    def _parse(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme == "ipc":
+            path = self.url.removeprefix("ipc://")
+            if not path.startswith("/") or len(path.encode()) > zmq.IPC_PATH_MAX_LEN:
+                raise ValueError(f"the path of a socket is absolute and has at most {zmq.IPC_PATH_MAX_LEN} bytes")
+            return
+        if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("no address that can be published to")
+        if parts.scheme == "tcp":
+            if not parts.port or parts.path:
+                raise ValueError("no address that can be published to")
+            return
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("no address that can be published to")
+        self._is_http = True
+        self._tls = parts.scheme == "https"
+        self._host, self._port = parts.hostname, parts.port
+        self._path = f"{parts.path.rstrip('/').removesuffix('/publish')}/publish/?receipt=1"
 
     def publish(
         self,
@@ -60,26 +81,32 @@ class Publisher:
     ) -> int | None:
         """Publish one item; return how many subscribers it matched, None over ZeroMQ, which does not say.
 
-        The arguments are those of Channel.publish. Blocks, under monkey patching only the greenlet.
+        The arguments are those of Channel.publish. Blocks for 10 s at most to reach somebody, and over
+        HTTP for 60 s until the item is accepted; under monkey patching only the greenlet.
         Raises TypeError and ValueError as Channel.publish does, BackendError if nobody takes the item.
         """
         item = build_item(channel, data, formats, event=event, id=id, prev_id=prev_id, date="")
-        document = dump_grip(item)
+        document = dump_item(item)
         if self._is_http:
             return self._post(document)
         self._send(b"J" + json.dumps(document).encode())
         return None
 
-    def _post(self, document: dict[str, Any]) -> int:
+    # -- HTTP -----------------------------------------------------------------------------------------
+
+    def _post(self, document: dict[str, Any]) -> int | None:
         body = json.dumps({"items": [document]}).encode()
-        host, port = self._address
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=ATTEMPT_S)
         try:
-            connection.request("POST", "/publish/?receipt=1", body, {"Content-Type": "application/json"})
+            connection.connect()
+            connection.sock.settimeout(ANSWER_S)
+            connection.request("POST", self._path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            text = answer.read()
+            text = answer.read(ANSWER_MAX)
         except (OSError, http.client.HTTPException) as error:
-            raise BackendError(f"{self.url}: nobody takes items there: {error}; is --publish-http given?") from error
+            reason = str(error) or type(error).__name__
+            raise BackendError(f"{self.url}: nobody takes items there: {reason}; is --publish-http given?") from error
         finally:
             connection.close()
         if answer.status != 200:
@@ -88,34 +115,48 @@ class Publisher:
                 raise ValueError(reason)
             raise BackendError(f"{self.url}: {answer.status}: {reason}")
         try:
-            return int(json.loads(text)["receipt"][0]["matched"])
+            document = json.loads(text)
+            return int(document["receipt"][0]["matched"]) if "receipt" in document else None
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise BackendError(f"{self.url}: no receipt in the answer; is it a publish input of m2gate?") from error
+            if text.strip() == b"Published":
+                return None  # Pushpin's input, which counts nothing
+            raise BackendError(f"{self.url}: not the answer of an input; is it one of m2gate?") from error
+
+    # -- ZeroMQ ---------------------------------------------------------------------------------------
 
     def _send(self, message: bytes) -> None:
-        if self._push is None:
-            self._context = zmq.Context()
-            self._push = self._context.socket(zmq.PUSH)
-            self._push.linger = DELIVER_MS
-            self._push.immediate = True  # wait for somebody who is there, instead of filling a queue for nobody
-            self._push.connect(self.url)
-        deadline_s = time.monotonic() + TIMEOUT_S
+        push = self._push or self._connect()
+        deadline_s = time.monotonic() + ATTEMPT_S
         while True:
             try:
-                self._push.send(message, zmq.NOBLOCK)
+                push.send(message, zmq.NOBLOCK)
             except zmq.Again:
                 if time.monotonic() >= deadline_s:
                     raise BackendError(f"{self.url}: nobody takes items there; is --publish-pull given?") from None
-                time.sleep(0.005)
+                time.sleep(_POLL_S)  # not zmq's own waiting, which would stop all greenlets
             else:
                 return
 
+    def _connect(self) -> "zmq.Socket[bytes]":
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        push = context.socket(zmq.PUSH)
+        push.linger = DELIVER_MS
+        push.immediate = True  # wait for somebody who is there, instead of filling a queue for nobody
+        try:
+            push.connect(self.url)
+        except zmq.ZMQError as error:
+            push.close(linger=0)
+            context.term()
+            raise ConfigError(self._key, self.url, str(error), _REMEDY) from error
+        self._push = push
+        self._finish = weakref.finalize(self, _close, context, push)
+        return push
+
     def close(self) -> None:
-        """Let what was pushed leave, for DELIVER_MS at most. Idempotent."""
-        push, self._push = self._push, None
-        if push is not None and self._context is not None:
-            push.close()
-            self._context.term()
+        """Let what was pushed leave, for 2 s at most. Idempotent."""
+        self._push = None
+        if self._finish is not None:
+            self._finish()
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +165,11 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close(context: "zmq.Context[zmq.Socket[bytes]]", push: "zmq.Socket[bytes]") -> None:
+    push.close()
+    context.term()
 
 
 def publish(
@@ -136,43 +182,10 @@ def publish(
     formats: Mapping[str, Any] | None = None,
     to: str | None = None,
 ) -> int | None:
-    """Publish one item to ``to``, by default $M2GATE_PUBLISH, else DEFAULT_URL; see Publisher.publish."""
+    """Publish one item from any process; return how many subscribers it matched, None where nobody says.
+
+    to: a Publisher's url. Who publishes often over ZeroMQ keeps a Publisher, which stays connected.
+    See Publisher.publish for the rest.
+    """
     with Publisher(to) as publisher:
         return publisher.publish(channel, data, event=event, id=id, prev_id=prev_id, formats=formats)
-
-
-def dump_grip(item: Item) -> dict[str, Any]:
-    """Return an item as GRIP writes it, content that every form is made from under the key ``m2gate``."""
-    formats = _dump_formats(item.formats)
-    if item.content is not None:
-        own: dict[str, Any] = _content("content", item.content)
-        if item.content_type == "application/json" and isinstance(item.content, str):
-            own = {"json": json.loads(item.content)}
-        if item.event is not None:
-            own["event"] = item.event
-        formats["m2gate"] = own
-    document: dict[str, Any] = {"channel": item.channel, "formats": formats}
-    if item.id is not None:
-        document["id"] = item.id
-    if item.prev_id is not None:
-        document["prev-id"] = item.prev_id
-    return document
-
-
-def _dump_formats(formats: Formats) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if formats.stream is not None:
-        found["http-stream"] = _content("content", formats.stream)
-    if formats.message is not None:
-        found["ws-message"] = _content("content", formats.message)
-    if formats.response is not None:
-        response = formats.response
-        headers = [list(field) for field in response.headers]
-        found["http-response"] = {"code": response.status, "headers": headers, **_content("body", response.body)}
-    return found
-
-
-def _content(key: str, content: str | bytes) -> dict[str, Any]:
-    if isinstance(content, str):
-        return {key: content}
-    return {f"{key}-bin": b64encode(content).decode()}
