@@ -11,13 +11,18 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+import gevent
+
 from m2gate.errors import LimitReached
 from m2gate.hub.grip import parse_items
 from m2gate.hub.item import Item
 from m2gate.hub.work import Receipt
 from m2gate.inputs.listener import Listener
 
+HEADER_MAX: Final = 10_000  # bytes, of all fields together
 BODY_MAX: Final = 1_000_000  # bytes
+TEXT_MAX: Final = 500  # characters of what is said of a bad item, which may name something in it
+TURN_ITEMS: Final = 100  # published until others have their turn
 TEXT: Final = "text/plain"
 JSON: Final = "application/json"
 Answer = tuple[int, str, str]  # status, content type, body
@@ -49,7 +54,7 @@ class HttpInput:
     publish: accepts one item; may block the greenlet.
     date:    returns the time as HTTP writes it.
     ``rejected`` counts requests with items that were none.
-    Bounds: those of Listener, and BODY_MAX bytes of a body (400).
+    Bounds: those of Listener, HEADER_MAX bytes of a head and BODY_MAX of a body (400).
     """
 
     def __init__(self, address: str, publish: Callable[[Item], Receipt], date: Callable[[], str]) -> None:
@@ -76,7 +81,7 @@ class HttpInput:
             status, kind, text = self._answer(environ)
         except Refused as refused:
             status, kind, text = refused.status, TEXT, refused.text
-        body = text.encode()
+        body = text.encode(errors="replace")
         headers = [("Content-Type", kind), ("Connection", "close"), ("Content-Length", str(len(body)))]
         if status == 405:
             headers.append(("Allow", "POST"))
@@ -86,6 +91,8 @@ class HttpInput:
     def _answer(self, environ: dict[str, Any]) -> Answer:
         _check_origin(environ)
         path, method = environ["PATH_INFO"].rstrip("/"), environ["REQUEST_METHOD"]
+        if sum(len(name) + len(str(environ[name])) for name in environ if name.startswith("HTTP_")) > HEADER_MAX:
+            raise Refused(400, "Request header too large.\n")
         if path == "":
             return 200, TEXT, "m2gate publish input\n"
         if path != "/publish":
@@ -107,14 +114,19 @@ class HttpInput:
         if not isinstance(document, dict):
             self.rejected += 1
             raise Refused(400, "Invalid format.\n")
+        receipts: list[dict[str, Any]] = []
         try:
             items = parse_items(document, self._date())
-            return [{"channel": item.channel, **_counts(self._publish(item))} for item in items]
+            for item in items:
+                receipts.append({"channel": item.channel, **_counts(self._publish(item))})
+                if len(receipts) % TURN_ITEMS == 0:
+                    gevent.sleep(0)
         except ValueError as error:
             self.rejected += 1
-            raise Refused(400, f"Invalid format: {error}\n") from None
+            raise Refused(400, f"Invalid format: {str(error)[:TEXT_MAX]}\n") from None
         except LimitReached as error:
-            raise Refused(503, f"{error}\n") from None
+            raise Refused(503, f"{error}; {len(receipts)} of {len(items)} items were published\n") from None
+        return receipts
 
 
 def _counts(receipt: Receipt) -> dict[str, int]:
@@ -152,9 +164,12 @@ def _accepted(accept: str) -> str:
 
 def _read(environ: dict[str, Any]) -> bytes:
     length = environ.get("CONTENT_LENGTH", "")
-    if environ.get("HTTP_TRANSFER_ENCODING") or not length.isdigit():
+    if environ.get("HTTP_TRANSFER_ENCODING") or not (length.isascii() and length.isdigit()):
         raise Refused(411, "Request requires Content-Length.\n")
     if len(length) > 10 or int(length) > BODY_MAX:
         raise Refused(400, "Request body too large.\n")
-    body: bytes = environ["wsgi.input"].read(int(length))
+    try:
+        body: bytes = environ["wsgi.input"].read(int(length))
+    except OSError:
+        raise Refused(400, "Request body incomplete.\n") from None
     return body

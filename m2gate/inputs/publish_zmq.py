@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 WAITING_MAX: Final = 10_000  # items unread in ZeroMQ; then publishers wait (PULL) or items are lost there (SUB)
 ITEM_MAX: Final = 16 << 20  # bytes; who sends more is disconnected
 TURN_ITEMS: Final = 100
+TEXT_MAX: Final = 200  # characters of what the log says of an item
 RETRY_S: Final = 0.05
 PATIENCE_S: Final = 5.0
 _LOG_EVERY_S: Final = 1.0
@@ -118,7 +119,8 @@ class ZmqInput:
             self.rejected += 1
             if monotonic() - self._logged_s >= _LOG_EVERY_S:
                 self._logged_s = monotonic()
-                logger.warning("item rejected input=%s error=%s rejected=%d", self.key, error, self.rejected)
+                text = ascii(str(error)[:TEXT_MAX])  # it may name something in the item
+                logger.warning("item rejected input=%s error=%s rejected=%d", self.key, text, self.rejected)
 
     def _parse(self, frames: list[bytes]) -> Item:
         if len(frames) != 1:
