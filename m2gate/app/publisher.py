@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from m2gate.errors import BackendError, ConfigError
+from m2gate.errors import BackendError, ConfigError, LimitReached
 from m2gate.hub.building import Data, build_item
 from m2gate.hub.grip import dump_item
 
 DEFAULT_URL: Final = "http://127.0.0.1:5561"
-ATTEMPT_S: Final = 10.0  # to reach whoever takes items
-ANSWER_S: Final = 60.0  # of the HTTP input, which lets publishers wait for subscribers that are slow
+TIMEOUT_S: Final = 10.0  # to reach whoever takes items
+ANSWER_TIMES: Final = (
+    6  # so many times that for the answer of an input, which lets publishers wait for slow subscribers
+)
 ANSWER_MAX: Final = 1 << 20  # bytes
+PUSH_MAX: Final = 16 << 20  # bytes of an item; the input would cut the connection
 DELIVER_MS: Final = 2_000  # for what was pushed to leave when a Publisher is closed
 _POLL_S: Final = 0.002
 _REMEDY: Final = "use http://HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
@@ -28,9 +31,9 @@ _REMEDY: Final = "use http://HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
 class Publisher:
     """Publishes to one gateway, or to one direct worker.
 
-    url: ``http://HOST:PORT`` or https of an HTTP input, with or without a path that ends in /publish/:
-         each publish is answered with its count. ``tcp://HOST:PORT`` or ``ipc:///PATH`` of a PULL input:
-         nothing is answered. $M2GATE_PUBLISH if not given, else http://127.0.0.1:5561.
+    url: ``http://HOST:PORT`` of an HTTP input: each publish is answered with its count. ``tcp://HOST:PORT``
+         or ``ipc:///PATH`` of a PULL input: nothing is answered. $M2GATE_PUBLISH if not given, else
+         http://127.0.0.1:5561.
     Raises ConfigError for a url that is none of these.
 
     Greenlets may share one; threads only over HTTP, where each publish has a connection of its own.
@@ -51,23 +54,15 @@ class Publisher:
 
     def _parse(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme == "ipc":
-            path = self.url.removeprefix("ipc://")
-            if not path.startswith("/") or len(path.encode()) > zmq.IPC_PATH_MAX_LEN:
-                raise ValueError(f"the path of a socket is absolute and has at most {zmq.IPC_PATH_MAX_LEN} bytes")
-            return
-        if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+        if parts.scheme == "http":
+            is_good = bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/", "/publish", "/publish/")
+            self._is_http, self._address = True, (parts.hostname or "", parts.port)
+        elif parts.scheme == "tcp":
+            is_good = bool(parts.hostname and parts.port) and not parts.path
+        else:
+            is_good = self.url.startswith("ipc:///")
+        if not is_good or parts.username is not None or parts.query or parts.fragment:
             raise ValueError("no address that can be published to")
-        if parts.scheme == "tcp":
-            if not parts.port or parts.path:
-                raise ValueError("no address that can be published to")
-            return
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("no address that can be published to")
-        self._is_http = True
-        self._tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port
-        self._path = f"{parts.path.rstrip('/').removesuffix('/publish')}/publish/?receipt=1"
 
     def publish(
         self,
@@ -83,7 +78,8 @@ class Publisher:
 
         The arguments are those of Channel.publish. Blocks for 10 s at most to reach somebody, and over
         HTTP for 60 s until the item is accepted; under monkey patching only the greenlet.
-        Raises TypeError and ValueError as Channel.publish does, BackendError if nobody takes the item.
+        Raises TypeError and ValueError as Channel.publish does, BackendError if nobody takes the item,
+        LimitReached for one of more than PUSH_MAX bytes over ZeroMQ; over HTTP the input says what is too large.
         """
         item = build_item(channel, data, formats, event=event, id=id, prev_id=prev_id, date="")
         document = dump_item(item)
@@ -94,18 +90,17 @@ class Publisher:
 
     # -- HTTP -----------------------------------------------------------------------------------------
 
-    def _post(self, document: dict[str, Any]) -> int | None:
+    def _post(self, document: dict[str, Any]) -> int:
         body = json.dumps({"items": [document]}).encode()
-        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=ATTEMPT_S)
+        connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT_S)
         try:
             connection.connect()
-            connection.sock.settimeout(ANSWER_S)
-            connection.request("POST", self._path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read(ANSWER_MAX)
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            connection.sock.settimeout(TIMEOUT_S * ANSWER_TIMES)
+            connection.request("POST", "/publish/?receipt=1", body, {"Content-Type": "application/json"})
+            with connection.getresponse() as answer:
+                text = answer.read(ANSWER_MAX)
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last for a host that is no name
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise BackendError(f"{self.url}: nobody takes items there: {reason}; is --publish-http given?") from error
         finally:
             connection.close()
@@ -115,18 +110,17 @@ class Publisher:
                 raise ValueError(reason)
             raise BackendError(f"{self.url}: {answer.status}: {reason}")
         try:
-            document = json.loads(text)
-            return int(document["receipt"][0]["matched"]) if "receipt" in document else None
+            return int(json.loads(text)["receipt"][0]["matched"])
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            if text.strip() == b"Published":
-                return None  # Pushpin's input, which counts nothing
-            raise BackendError(f"{self.url}: not the answer of an input; is it one of m2gate?") from error
+            raise BackendError(f"{self.url}: no receipt in the answer; is it a publish input of m2gate?") from error
 
     # -- ZeroMQ ---------------------------------------------------------------------------------------
 
     def _send(self, message: bytes) -> None:
+        if len(message) > PUSH_MAX:
+            raise LimitReached(PUSH_MAX, len(message), "bytes of an item")
         push = self._push or self._connect()
-        deadline_s = time.monotonic() + ATTEMPT_S
+        deadline_s = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 push.send(message, zmq.NOBLOCK)

@@ -32,11 +32,11 @@ def build_item(
     date: str,
 ) -> Item:
     """Build the item that Channel.publish describes, with the same exceptions."""
-    if event is not None or id is not None:
-        sse.build_event("", event, id)
     for key, value in (("event", event), ("id", id), ("prev_id", prev_id)):
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{key} = {value!r}: must be str")
+    if event is not None or id is not None:
+        sse.build_event("", event, id)
     if data is None and not formats:
         raise TypeError("an item needs data or formats")
     content, content_type = build_content(data) if data is not None else (None, "")

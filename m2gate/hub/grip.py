@@ -70,7 +70,7 @@ def dump_item(item: Item) -> dict[str, Any]:
             own["event"] = item.event
         formats[OWN] = own
     names = {key: value for key, value in (("id", item.id), ("prev-id", item.prev_id)) if value is not None}
-    return {"channel": item.channel, **names, "formats": formats}
+    return {"channel": item.channel, "formats": formats, **names}
 
 
 def _dump_formats(formats: Formats) -> dict[str, Any]:
