@@ -119,7 +119,7 @@ class Channels:
                 worker.send(wire.build_receipt(sequence, counts(outcome)))
 
         offer = Offer(load_item(payload), payload, done)
-        if not self._must_wait(offer.item.channel):
+        if not self.must_wait(offer.item.channel):
             self._accept_offer(offer)
             return
         try:
@@ -170,7 +170,7 @@ class Channels:
         of the loop it never waits: those before it are accepted with it.
         Raises ValueError for an item that has no rendering in some form, LimitReached if too many wait.
         """
-        if self._must_wait(item.channel):
+        if self.must_wait(item.channel):
             if getcurrent() is not get_hub():
                 return self._wait_accepted(item)
             self._lines.hasten(item.channel)
@@ -194,7 +194,8 @@ class Channels:
         assert receipt is not None  # noqa: S101 - without a timeout there is a result
         return receipt
 
-    def _must_wait(self, channel: str) -> bool:
+    def must_wait(self, channel: str) -> bool:
+        """Tell whether a publish to channel would wait."""
         if channel in self._lines:
             return True
         is_crowded = self._members.is_crowded(channel) and not self._hub.drops(channel)

@@ -208,8 +208,15 @@ class Dispatcher:
     # -- requests -----------------------------------------------------------------------------------
 
     def _request(self, session: Session, frame: bytes) -> None:
-        if session.open and session.server.address.upload_store and b"x-mongrel2-upload-done" in frame:
-            self._forward(session, frame)  # the body of the open request is in its file
+        if session.waiting and session.is_stored_body(frame):
+            # Behind its own request, if it is none that a client has forged.
+            if len(session.waiting) < 2 * PIPELINE_MAX:
+                session.waiting.append(frame)
+            else:
+                self.endings.cut(session, reasons.PIPELINE_FULL)
+            return
+        if session.open and session.is_stored_body(frame):
+            self._forward(session, frame)
             return
         self.counters.started += 1
         session.server.requests += 1
@@ -242,6 +249,8 @@ class Dispatcher:
         number = owner.forward(frame)
         session.open.append((number, frame if len(frame) <= HEAD_BYTES_MAX else frame[:HEAD_BYTES_MAX], self.now_s))
         owner.outstanding += 1
+        if session.waiting and session.is_stored_body(session.waiting[0]):
+            owner.forward(session.waiting.popleft())
 
     def _wait(self, session: Session, frame: bytes) -> None:
         waiting = session.waiting

@@ -105,7 +105,7 @@ class Endings:
     def fail_waiting(self, session: Session, reason: str) -> None:
         """Count what waits in a session as failed."""
         if session.waiting:
-            self.counters.failed[reason] += len(session.waiting)
+            self.counters.failed[reason] += session.requests_waiting()
             session.waiting.clear()
 
     def drop(self, session: Session) -> None:

@@ -40,6 +40,10 @@ class GatewayHub:
         """Accept an item; see Channels.publish."""
         return self._channels.publish(item)
 
+    def must_wait(self, channel: str) -> bool:
+        """Tell whether a publish to channel would wait."""
+        return self._channels.must_wait(channel)
+
     def date(self) -> str:
         """Return the time as HTTP writes it."""
         return self._broadcast.date()

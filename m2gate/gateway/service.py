@@ -77,7 +77,7 @@ class Gateway:
             self._dispatcher.endings.on_refusal = self._log_refusal
             self._hub.log_to(self._access_log)
         self._metrics = MetricsServer(settings.metrics, self.document) if settings.metrics else None
-        self._inputs = Inputs(self._context, settings, self._hub.publish, self._hub.date)
+        self._inputs = Inputs(self._context, settings, self._hub.publish, self._hub.date, self._hub.must_wait)
         self._hub.listen_for(self._inputs)
         self._status = StatusServer(self._context, self._folder / "status", self.document)
         self._ticker = get_hub().loop.timer(TICK_S, TICK_S)

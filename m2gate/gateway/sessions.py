@@ -107,6 +107,14 @@ class Session:
         self.is_queued = False
         self.gone = False
 
+    def is_stored_body(self, frame: bytes) -> bool:
+        """Tell whether frame announces that the body of the request before it is in its file now."""
+        return bool(self.server.address.upload_store) and b"x-mongrel2-upload-done" in frame
+
+    def requests_waiting(self) -> int:
+        """Return how many requests wait: of a stored body's two announcements the first is one."""
+        return sum(not self.is_stored_body(frame) for frame in self.waiting or ())
+
     def __repr__(self) -> str:
         owner = "hub" if self.held is not None else self.owner.name if self.owner is not None else "nobody"
         return f"<Session {self.server.send_ident.decode()}/{self.conn_id} owner={owner} open={len(self.open)}>"

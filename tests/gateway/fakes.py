@@ -60,7 +60,10 @@ class Gate:
     ``sent``     what the server was sent. ``messages`` what each worker was sent, in order.
     """
 
-    def __init__(self, folder: Path, workers: int = 2, capacity: int = 10, waiting_max: int = 10) -> None:
+    def __init__(
+        self, folder: Path, workers: int = 2, capacity: int = 10, waiting_max: int = 10, upload_store: str | None = None
+    ) -> None:
+        self.upload_store = upload_store
         self.folder = folder
         self.sent: list[bytes] = []
         self.messages: dict[str, list[bytes]] = {}
@@ -70,7 +73,9 @@ class Gate:
         self.workers = [self.attach(f"w{number}", capacity) for number in range(1, workers + 1)]
 
     def link(self, number: int) -> LinkedServer:
-        address = DirectServer(send_spec="ipc://a", recv_spec="ipc://b", send_ident="m2")
+        address = DirectServer(
+            send_spec="ipc://a", recv_spec="ipc://b", send_ident="m2", upload_store=self.upload_store
+        )
         link = Server(b"m2", self.sent.append, lambda _exchange: None, LinkSettings(), Clock())
         server = LinkedServer(number, address, self.sent.append, link)
         self.dispatcher.add(server)

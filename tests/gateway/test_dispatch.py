@@ -189,6 +189,24 @@ def test_what_a_former_gateway_had_open_is_ended(gate: Gate) -> None:
     assert len(gate.sent) == 3
 
 
+def test_the_two_announcements_of_a_stored_body_stay_together(tmp_path: Path) -> None:
+    gate = Gate(tmp_path, workers=1, upload_store="/up/x.XXXXXX")
+    start = {"x-mongrel2-upload-start": b"/up/x.1"}
+    done = {**start, "x-mongrel2-upload-done": b"/up/x.1"}
+    gate.take(first(1), request(1, b"/2", **start), request(1, b"/2", **done), request(1, b"/3"))
+    worker = gate.workers[0]
+    assert gate.given("w1") == [first(1)]
+    assert gate.dispatcher.counters.started == 3
+    gate.done(worker, 1)
+    assert gate.given("w1") == [first(1), request(1, b"/2", **start), request(1, b"/2", **done)]
+    gate.done(worker, 1)
+    assert gate.given("w1")[-1] == request(1, b"/3")
+    gate.take(request(1, b"/4", **start), request(1, b"/4", **done), leave(1))
+    assert gate.dispatcher.counters.failed[CLIENT_LEFT] == 1
+    gate.done(worker, 1)
+    gate.assert_counted()
+
+
 # -- at the bound -------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.system.broadcast_clients import Client, Crowd, ask, crowd
 from tests.system.support import Mongrel2, Served, running
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = Path(__file__).with_name("broadcast_app.py")
 NUMBERS = [b"%06d" % number for number in range(1_000)]
 

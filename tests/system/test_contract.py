@@ -11,6 +11,8 @@ import pytest
 
 from tests.system.support import ROOT, Mongrel2, mongrel2, running, wait_until
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = ROOT / "tests/system/apps/contract.py"
 DEADLINE_S = 20.0
 

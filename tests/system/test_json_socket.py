@@ -9,6 +9,8 @@ import pytest
 from tests.system.processes import ROOT
 from tests.system.support import mongrel2, running, wait_until
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = ROOT / "tests/system/apps/service.py"
 
 

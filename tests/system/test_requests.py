@@ -12,6 +12,8 @@ from tests.system.processes import ROOT
 from tests.system.support import Mongrel2, mongrel2, running
 from tests.system.test_hostile import exchange, get, is_complete, post, status_of
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = ROOT / "tests/system/apps/mirror.py"
 PROTOCOLS: tuple[Protocol, ...] = ("tnetstring", "json")
 

@@ -11,6 +11,8 @@ from websockets.typing import Origin, Subprotocol
 from tests.app.cases import CASES, SOCKETS, Answer, Ask, Talk
 from tests.system.support import Mongrel2, mongrel2, running
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 
 @pytest.fixture(scope="module")
 def service(shape: str) -> Iterator[Mongrel2]:

@@ -15,6 +15,8 @@ APP = ROOT / "tests/system/apps/service.py"
 SCRIPT = """
 import sys
 from m2gate import Connection, ConnectionGone
+
+pytestmark = pytest.mark.core  # what a gateway could break first
 connection = Connection.from_token(sys.argv[1])
 try:
     for piece in sys.argv[2:]:

@@ -18,6 +18,8 @@ from tests.system.processes import ROOT
 from tests.system.raw_socket import RawSocket, masked
 from tests.system.support import Mongrel2, Served, mongrel2, running, wait_until
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = ROOT / "tests/system/apps/sockets.py"
 SIZES = [0, 125, 126, 65_535, 65_536, 1_000_000]
 KIB = 1024
