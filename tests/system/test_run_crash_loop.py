@@ -32,7 +32,7 @@ def break_and_kill(run: M2GateRun, app: Path, count: int) -> None:
 def test_a_crash_loop_is_told_and_ends(app: Path, options: tuple[str, ...], count: int) -> None:
     with m2gate_run(app, *options) as run:
         break_and_kill(run, app, count)
-        wait_until(lambda: "again and again" in run.stderr, "the loop is told")
+        wait_until(lambda: "again and again" in run.stderr, "the loop is told", 30)
         time.sleep(1)
         before = len(run.stderr)
         cpu_before = cpu_s(run.pid)
@@ -50,7 +50,7 @@ def test_a_crash_loop_is_told_and_ends(app: Path, options: tuple[str, ...], coun
 def test_a_reload_does_not_wait_for_the_next_attempt(app: Path, options: tuple[str, ...], count: int) -> None:
     with m2gate_run(app, *options) as run:
         break_and_kill(run, app, count)
-        wait_until(lambda: "again and again" in run.stderr, "the loop is told")
+        wait_until(lambda: "again and again" in run.stderr, "the loop is told", 30)
         write_app(app, "mended")
         run.process.send_signal(signal.SIGHUP)
         wait_until(lambda: answers(run, "mended"), "the mended code serves")

@@ -70,9 +70,9 @@ def test_start_serve_and_stop(app: Path) -> None:
 def test_all_workers_answer(app: Path) -> None:
     with m2gate_run(app, *WORKERS) as run:
         pids = {int(get(run, "/pid"))}
-        with in_background(run, "/slow/2"):
+        with in_background(run, "/slow/4"):
             pids.add(int(get(run, "/pid")))
-            with in_background(run, "/slow/1"):
+            with in_background(run, "/slow/3"):
                 pids.add(int(get(run, "/pid")))
         assert pids == set(worker_pids(run))
 
