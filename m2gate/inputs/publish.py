@@ -5,6 +5,7 @@ from typing import Protocol
 
 import zmq
 
+from m2gate.errors import ConfigError
 from m2gate.hub.item import Item
 from m2gate.hub.work import Receipt
 from m2gate.inputs.publish_http import HttpInput
@@ -42,7 +43,8 @@ class Addresses(Protocol):
 class Inputs:
     """The inputs that the settings ask for.
 
-    publish: accepts one item; may block the greenlet. date: the time as HTTP writes it.
+    publish:    accepts one item; may block the greenlet, where is_crowded(channel) says so.
+    date:       the time as HTTP writes it.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class Inputs:
         addresses: Addresses,
         publish: Callable[[Item], Receipt],
         date: Callable[[], str],
+        is_crowded: Callable[[str], bool],
     ) -> None:
         self._inputs: list[Input] = []
         self._sub: SubInput | None = None
         if addresses.publish_http:
             self._inputs.append(HttpInput(addresses.publish_http, publish, date))
         if addresses.publish_pull:
-            self._inputs.append(PullInput(context, addresses.publish_pull, publish, date))
+            self._inputs.append(PullInput(context, addresses.publish_pull, publish, date, is_crowded))
         if addresses.publish_sub:
-            self._sub = SubInput(context, addresses.publish_sub, publish, date)
+            self._sub = SubInput(context, addresses.publish_sub, publish, date, is_crowded)
             self._inputs.append(self._sub)
 
     @property
@@ -69,8 +72,12 @@ class Inputs:
 
     def start(self) -> None:
         """Listen on all. Raises ConfigError for an address that cannot be used."""
-        for one in self._inputs:
-            one.start()
+        try:
+            for one in self._inputs:
+                one.start()
+        except ConfigError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Listen no more. Blocks the greenlet. Idempotent."""

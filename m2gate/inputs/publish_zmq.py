@@ -6,8 +6,11 @@ logged once a second, and lost; nothing else is. Source: docs/reference/publishi
 
 import json
 import logging
-from collections import deque
+import socket as stdlib_socket
+import stat
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -17,16 +20,18 @@ import zmq
 from gevent import get_hub
 from gevent.event import Event
 
-from m2gate.errors import ConfigError, LimitReached
+from m2gate.errors import ConfigError
 from m2gate.hub.grip import decode_tnetstring, parse_item
 from m2gate.hub.item import Item
 from m2gate.hub.work import Receipt
+from m2gate.inputs.lanes import Lanes
 from m2gate.link.wait import READ
 
 logger = logging.getLogger(__name__)
 
-WAITING_MAX: Final = 10_000  # items unread in ZeroMQ; then publishers wait (PULL) or items are lost there (SUB)
+WAITING_MAX: Final = 1_000  # items of a publisher unread in ZeroMQ; then it waits (PULL) or they are lost there (SUB)
 ITEM_MAX: Final = 16 << 20  # bytes; who sends more is disconnected
+STOP_S: Final = 0.5
 TURN_ITEMS: Final = 100
 TEXT_MAX: Final = 200  # characters of what the log says of an item
 RETRY_S: Final = 0.05
@@ -40,24 +45,34 @@ Date = Callable[[], str]
 class ZmqInput:
     """One bound socket that items come from; base of both kinds.
 
-    publish: accepts one item; may block the greenlet, then no more is read.
-    ``rejected`` counts messages that were no items.
+    spec:       tcp://ADDR:PORT or ipc:///PATH. One that is taken, also a path where somebody answers, is
+                tried again until it is free.
+    publish:    accepts one item; may block the greenlet.
+    is_crowded: tells whether publishers to a channel have to wait; then other channels do not. By default all do.
+    ``rejected`` counts messages that were no items, and items that could not be accepted.
+    Bounds: WAITING_MAX messages of each publisher, of ITEM_MAX bytes, and those of Lanes.
     """
 
     kind = zmq.PULL
     key = "publish_pull"
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", spec: str, publish: Publish, date: Date) -> None:
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        spec: str,
+        publish: Publish,
+        date: Date,
+        is_crowded: Callable[[str], bool] = lambda channel: False,
+    ) -> None:
         self.rejected = 0
         self._context = context
         self._spec = spec
-        self._publish = publish
         self._date = date
+        self._lanes = Lanes(publish, is_crowded, self._reject)
         self._socket: zmq.Socket[bytes] | None = None
         self._arrived = Event()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._logged_s = 0.0
-        self._waiting: deque[list[bytes]] = deque()
 
     def start(self) -> None:
         """Bind, now or as soon as the address is free. Raises ConfigError for one that cannot be bound."""
@@ -65,13 +80,23 @@ class ZmqInput:
         self._socket.linger = 0
         self._socket.rcvhwm = WAITING_MAX
         self._socket.maxmsgsize = ITEM_MAX
-        is_bound = self._bind()
-        self._greenlet = gevent.spawn(self._run, is_bound)
+        try:
+            is_bound = self._bind()
+        except ConfigError:
+            self.stop()
+            raise
+        self._greenlet = gevent.spawn(self._run, self._socket, is_bound)
 
     def _bind(self) -> bool:
         assert self._socket is not None  # noqa: S101 - start() made it
+        path = Path(self._spec.removeprefix("ipc://")) if self._spec.startswith("ipc://") else None
+        if path is not None and _is_served(path):
+            return False  # libzmq would take it away from whom it belongs to
         try:
             self._socket.bind(self._spec)
+            if path is not None:
+                # Who may publish is who may enter the folder.
+                path.chmod(0o660 if path.parent.stat().st_mode & stat.S_IXGRP else 0o600)
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:
                 return False
@@ -79,7 +104,7 @@ class ZmqInput:
             raise ConfigError(self.key, self._spec, str(error), remedy) from error
         return True
 
-    def _run(self, is_bound: bool) -> None:  # noqa: FBT001 - of a greenlet
+    def _run(self, socket: "zmq.Socket[bytes]", is_bound: bool) -> None:  # noqa: FBT001 - of a greenlet
         waited_s = 0.0
         while not is_bound:
             gevent.sleep(RETRY_S)
@@ -87,13 +112,12 @@ class ZmqInput:
             is_bound = self._bind()
             if PATIENCE_S <= waited_s < PATIENCE_S + RETRY_S:
                 logger.warning("address in use, trying again %s=%s", self.key, self._spec)
-        assert self._socket is not None  # noqa: S101 - start() made it
-        watcher = get_hub().loop.io(self._socket.fileno(), READ)
+        watcher = get_hub().loop.io(socket.fileno(), READ)
         watcher.start(self._arrived.set)
         try:
             while True:
                 self._arrived.clear()
-                self._read(self._socket)
+                self._read(socket)
                 self._arrived.wait()
         finally:
             watcher.stop()
@@ -114,13 +138,18 @@ class ZmqInput:
 
     def _take(self, frames: list[bytes]) -> None:
         try:
-            self._publish(self._parse(frames))
-        except (ValueError, LimitReached) as error:
-            self.rejected += 1
-            if monotonic() - self._logged_s >= _LOG_EVERY_S:
-                self._logged_s = monotonic()
-                text = ascii(str(error)[:TEXT_MAX])  # it may name something in the item
-                logger.warning("item rejected input=%s error=%s rejected=%d", self.key, text, self.rejected)
+            item = self._parse(frames)
+        except ValueError as error:
+            self._reject(error)
+        else:
+            self._lanes.put(item, sum(map(len, frames)))
+
+    def _reject(self, error: Exception) -> None:
+        self.rejected += 1
+        if monotonic() - self._logged_s >= _LOG_EVERY_S:
+            self._logged_s = monotonic()
+            text = ascii(str(error)[:TEXT_MAX])  # it may name something in the item
+            logger.warning("item rejected input=%s error=%s rejected=%d", self.key, text, self.rejected)
 
     def _parse(self, frames: list[bytes]) -> Item:
         if len(frames) != 1:
@@ -128,12 +157,21 @@ class ZmqInput:
         return parse_item(parse_payload(frames[0]), self._date())
 
     def stop(self) -> None:
-        """Take no more. Idempotent."""
+        """Take no more; what has arrived is published, for STOP_S at most. Blocks the greenlet. Idempotent."""
         greenlet, self._greenlet = self._greenlet, None
-        if greenlet is not None:
-            greenlet.kill()
         socket, self._socket = self._socket, None
-        if socket is not None:
+        if greenlet is not None:
+            greenlet.kill()  # it waits, or gives others their turn, and then has no item in its hands
+        if socket is None:
+            return
+        try:
+            with suppress(zmq.ZMQError):  # it was not bound
+                socket.unbind(self._spec)
+            if greenlet is not None:
+                with suppress(gevent.Timeout), gevent.Timeout(STOP_S):
+                    self._read(socket)
+                self._lanes.finish(STOP_S)
+        finally:
             socket.close()
 
 
@@ -168,6 +206,18 @@ class SubInput(ZmqInput):
         # ZeroMQ compares beginnings: an item for "news-2" comes to a subscription of "news" as well,
         # and goes to its own channel, which has no subscribers.
         return parse_item(parse_payload(frames[1]), self._date(), frames[0].decode())
+
+
+def _is_served(path: Path) -> bool:
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def parse_payload(frame: bytes) -> Any:

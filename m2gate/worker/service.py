@@ -74,7 +74,8 @@ class Worker:
         if settings.gateway is not None:
             self._attached = self._attach(Path(settings.gateway.folder), link, tally)
         self._report = Report(settings, self._pool, self._links, app.broadcast, tally)
-        self._inputs = Inputs(self._context, settings, self._publish, app.broadcast.date)
+        broadcast = app.broadcast
+        self._inputs = Inputs(self._context, settings, self._publish, broadcast.date, broadcast.is_congested)
         hub = app.broadcast.hub
         hub.on_opened, hub.on_emptied = self._inputs.opened, self._inputs.emptied
         self._report.inputs = self._inputs
@@ -211,11 +212,11 @@ class Worker:
         successor that is put off until those of before are finished.
         """
         logger.info("draining busy=%d", self._pool.busy)
+        if self._has_successor:
+            self._inputs.stop()  # what has arrived reaches holds and streams before these end
+            self._views.give_way()
         self._app.begin_drain()
         self._report.is_leaving = True
-        if self._has_successor:
-            self._inputs.stop()
-            self._views.give_way()
         for server in self._servers():
             server.begin_drain()
         before = self._unfinished() if self._has_successor else []
