@@ -73,6 +73,7 @@ class Attachments:
         self._claims: dict[AttachedWorker, list[wire.Claim]] = {}
         self._dirty: list[AttachedWorker] = []
         self._is_draining = False
+        self._is_look_due = False
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.router_mandatory = True
@@ -134,19 +135,26 @@ class Attachments:
             else:
                 logger.warning("worker does not read name=%s pid=%d", worker.name, worker.pid)
                 self._kill(worker)
+        # The socket's FD tells of commands: after a send it may stay silent about what is there.
+        if not self._is_draining and not self._is_look_due:
+            self._is_look_due = True
+            get_hub().loop.run_callback(self._look)
+
+    def _look(self) -> None:
+        """Read what came without an event."""
+        self._is_look_due = False
+        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self.drain()
 
     def _on_batch(self, worker: AttachedWorker) -> None:
         self._dirty.append(worker)
 
     def flush(self) -> None:
-        """Send the frames that were forwarded in this turn, and read what has come meanwhile."""
+        """Send the frames that were forwarded in this turn."""
         if self._dirty:
             dirty, self._dirty = self._dirty, []
             for worker in dirty:
                 worker.flush()
-            # The socket's FD tells of commands: after a send it may stay silent about what is there.
-            if not self._is_draining:
-                self.drain()
 
     def tell_servers(self) -> None:
         """Tell all workers which servers there are now."""

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -297,3 +299,15 @@ def test_tables_tell_a_new_gateway_whom_to_expect(site: Site) -> None:
     table._memory[:8] = dead.to_bytes(8, "little")
     assert expected_pids(site.folder) == {os.getpid()}
     assert [path.name for path in site.folder.glob("*.table")] == ["me.table"]
+
+
+def test_what_came_before_a_send_is_read(site: Site) -> None:
+    """A send takes the event of the socket's FD with it, whoever sends: a beat, or a receipt that had to wait."""
+    socket = site.worker()
+    worker = ready(site, socket)
+    for number in range(1, 4):
+        message = wire.build_numbered(wire.PUBLISH, number, b"")
+        socket.send(message)
+        time.sleep(0.05)  # the loop must not see it, and nothing tells when ZeroMQ's thread has brought it
+        worker.send(wire.BEAT)
+        until(partial(site.hub.messages.count, message))
