@@ -1,9 +1,13 @@
-"""(b): the handler side alone, fed with the messages Mongrel2 would send it."""
+"""The handler side alone, fed with the messages Mongrel2 would send it: handler (b), gateway (b)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from bench.feed import Feed, Recording, record
+from bench.fleet import fleet
 from bench.machine import cpu_s
 from bench.process import folder, handler_program
 from bench.rounds import Figures, Side
@@ -12,6 +16,7 @@ APP: Final = "App, fed"
 APP_WAITING: Final = "App, fed, handlers wait 1 ms"
 BARE: Final = "bare NOBLOCK loop, fed"
 BARE_MORE: Final = "bare NOBLOCK loop, fed by 200 clients"
+GATEWAY: Final = "gateway + 1 worker, fed, CPU of the gateway"
 
 REQUESTS: Final = 200_000  # in a run, with as many credits messages
 WARM_UP_REQUESTS: Final = 20_000
@@ -35,12 +40,34 @@ def fed_sides() -> list[Side]:
     ]
 
 
+def gateway_sides() -> list[Side]:
+    """Return the App directly connected, and behind a gateway."""
+    with folder() as place:
+        hello = record("/hello/friend", place)
+    return [
+        Side(APP, partial(_measure, WORKER, hello, CLIENTS)),
+        Side(GATEWAY, partial(_measure, "", hello, CLIENTS)),
+    ]
+
+
+@contextmanager
+def _running(module: str, feed: Feed, place: Path) -> Iterator[int]:
+    """Run a module as the handler side, or a gateway with a worker; provides the pid whose CPU counts."""
+    target = "bench.programs.hello:app"
+    if module:
+        settings = {"target": target, "servers": [feed.worker], "run_dir": str(place)}
+        with handler_program(module, settings, place, feed.attend) as pid:
+            yield pid
+        return
+    with fleet(place, [feed.worker], target, workers=1, meanwhile=feed.attend) as running:
+        yield running.gateway or 0
+
+
 def _measure(module: str, recording: Recording, clients: int) -> Figures:
     with folder() as place:
         feed = Feed(recording, place, clients)
         try:
-            settings = {"target": "bench.programs.hello:app", "servers": [feed.worker], "run_dir": str(place)}
-            with handler_program(module, settings, place, feed.attend) as pid:
+            with _running(module, feed, place) as pid:
                 feed.open()
                 feed.run(WARM_UP_REQUESTS)
                 before_s = cpu_s([pid])

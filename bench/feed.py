@@ -118,13 +118,14 @@ class Feed:
         Raises BenchError if an answer is missing, or not all are of one length.
         """
         for conn_id in self._ids:
-            self.requests.send(self._for(conn_id, self._recording.first))
+            self.requests.send(frame_for(conn_id, self._recording.first))
         answers = [self._answer() for _ in self._ids]
         sizes = {len(answer) - self._id_at - len(self._ids[0]) - 2 for answer in answers}
         if len(sizes) != 1 or {self._id_of(answer) for answer in answers} != set(self._ids):
             raise BenchError(f"{len(answers)} answers of {sizes} bytes to {len(self._ids)} connections")
-        self._credits = {conn_id: self._credits_for(conn_id, sizes.copy().pop()) for conn_id in self._ids}
-        self._next = {conn_id: self._for(conn_id, self._recording.next) for conn_id in self._ids}
+        (size,) = sizes
+        self._credits = {conn_id: credits_frame(self._recording, conn_id, size) for conn_id in self._ids}
+        self._next = {conn_id: frame_for(conn_id, self._recording.next) for conn_id in self._ids}
         for conn_id in self._ids:
             self.requests.send(self._credits[conn_id])
 
@@ -167,18 +168,22 @@ class Feed:
     def _id_of(self, answer: bytes) -> bytes:
         return answer[self._id_at : self._id_at + len(self._ids[0])]
 
-    def _for(self, conn_id: bytes, frame: bytes) -> bytes:
-        ident, _recorded, rest = frame.split(b" ", 2)
-        return b"%s %s %s" % (ident, conn_id, rest)
 
-    def _credits_for(self, conn_id: bytes, size: int) -> bytes:
-        old, new = b"%d" % self._recording.credits_bytes, b"%d" % size
-        entry = b"16:DOWNLOAD_CREDITS,%d:%s,"
-        frame = self._for(conn_id, self._recording.credits)
-        begin = frame.index(b"@* ") + 3
-        length, _, rest = frame[begin:].partition(b":")
-        headers, body = rest[: int(length)], rest[int(length) :]
-        changed = headers.replace(entry % (len(old), old), entry % (len(new), new))
-        if size != self._recording.credits_bytes and changed == headers:
-            raise BenchError(f"no credits of {old!r} in {frame!r}")
-        return b"%s%d:%s%s" % (frame[:begin], len(changed), changed, body)
+def frame_for(conn_id: bytes, frame: bytes) -> bytes:
+    """Return a recorded frame as another connection's."""
+    ident, _recorded, rest = frame.split(b" ", 2)
+    return b"%s %s %s" % (ident, conn_id, rest)
+
+
+def credits_frame(recording: Recording, conn_id: bytes, size: int) -> bytes:
+    """Return the credits of a connection for so many bytes, by the recorded ones."""
+    old, new = b"%d" % recording.credits_bytes, b"%d" % size
+    entry = b"16:DOWNLOAD_CREDITS,%d:%s,"
+    frame = frame_for(conn_id, recording.credits)
+    begin = frame.index(b"@* ") + 3
+    length, _, rest = frame[begin:].partition(b":")
+    headers, body = rest[: int(length)], rest[int(length) :]
+    changed = headers.replace(entry % (len(old), old), entry % (len(new), new))
+    if size != recording.credits_bytes and changed == headers:
+        raise BenchError(f"no credits of {old!r} in {frame!r}")
+    return b"%s%d:%s%s" % (frame[:begin], len(changed), changed, body)

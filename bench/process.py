@@ -7,6 +7,7 @@ that ran in a session of its own would be measured against everything else toget
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -42,11 +43,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def program(command: Sequence[str], log: Path, ready_fd: int | None = None) -> Iterator[int]:
+def program(
+    command: Sequence[str], log: Path, ready_fd: int | None = None, stop: signal.Signals = signal.SIGTERM
+) -> Iterator[int]:
     """Run a program until the block ends; provides its pid.
 
     log:      file for whatever it prints.
     ready_fd: a descriptor that it inherits.
+    stop:     what ends it.
     Raises BenchError if it ended before it was stopped, or does not stop.
     """
     with log.open("ab") as output:
@@ -63,7 +67,7 @@ def program(command: Sequence[str], log: Path, ready_fd: int | None = None) -> I
         if process.poll() is not None:
             raise BenchError(f"{' '.join(command)} ended with {process.returncode}:\n{_tail(log)}")
     finally:
-        process.terminate()
+        process.send_signal(stop)
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:

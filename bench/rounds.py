@@ -15,12 +15,13 @@ ATTEMPTS: Final = 4  # of one side in one round; then the last is kept and count
 class Figures:
     """What one run of one side gave.
 
-    rate:   units (requests, deliveries) a second.
-    cpu_us: CPU microseconds a unit, of all processes that serve; not of the client.
+    rate: units (requests, deliveries, connections) a second.
+    cost: of each unit, as the comparison says: CPU microseconds of all processes that serve, not of
+          the client; or bytes of memory.
     """
 
     rate: float
-    cpu_us: float
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ class Series:
         """Return the rates of one side."""
         return Spread([figures.rate for figures in self.runs[name]])
 
-    def cpu_us(self, name: str) -> Spread:
-        """Return the CPU times a unit of one side."""
-        return Spread([figures.cpu_us for figures in self.runs[name]])
+    def costs(self, name: str) -> Spread:
+        """Return the costs a unit of one side."""
+        return Spread([figures.cost for figures in self.runs[name]])
 
     def ratios(self, name: str, baseline: str) -> Spread:
         """Return side ÷ baseline, round by round."""
@@ -90,7 +91,7 @@ def alternate(sides: Sequence[Side], rounds: int, foreign_max: float) -> Series:
         for side in sides if number % 2 == 0 else reversed(sides):
             figures = _run_quietly(side, series, foreign_max)
             series.runs[side.name].append(figures)
-            tell(f"round {number + 1}/{rounds}  {side.name}: {figures.rate:,.0f}/s  {figures.cpu_us:.1f} us")
+            tell(f"round {number + 1}/{rounds}  {side.name}: {figures.rate:,.0f}/s  {figures.cost:,.1f} each")
     return series
 
 

@@ -13,18 +13,19 @@ READ_BYTES: Final = 65_536
 
 
 class Streams:
-    """Clients of GET /stream; the same reader for every side, so its cost is the same too."""
+    """Clients of GET /stream/CHANNEL; the same reader for every side, so its cost is the same too."""
 
-    def __init__(self, port: int, count: int) -> None:
-        """Open so many streams. Raises BenchError if one is not answered with 200."""
+    def __init__(self, port: int, count: int, channels: int = 1) -> None:
+        """Open so many streams, spread over so many channels. Raises BenchError if one is not answered with 200."""
         self._port = port
+        self._channels = channels
         self._sockets: dict[int, socket.socket] = {}
         self._poll = select.epoll()
         self._marks: dict[int, int] = {}
-        for _ in range(count):
+        for number in range(count):
             client = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
             self._sockets[client.fileno()] = client
-            client.sendall(b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n")
+            client.sendall(b"GET /stream/%d HTTP/1.1\r\nHost: bench\r\n\r\n" % (number % channels))
             self._poll.register(client, select.EPOLLIN)
         for client in self._sockets.values():
             self._skip_head(client)
@@ -36,20 +37,22 @@ class Streams:
             client.close()
 
     def publish(self, items: int, path: str) -> float:
-        """Have so many items published by GET path/items; return the seconds until every stream has them.
+        """Have items published by GET path/items/channels; return the seconds until they are everywhere.
 
+        items: to all channels together, a multiple of their number.
         Raises BenchError if a stream ends, gets too much, or nothing arrives any more.
         """
+        each = items // self._channels
         self._marks = dict.fromkeys(self._sockets, 0)
         begin_s = time.perf_counter()
         with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S) as publisher:
-            publisher.sendall(f"GET {path}/{items} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-            self._count(items * len(self._sockets))
+            publisher.sendall(f"GET {path}/{items}/{self._channels} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            self._count(each * len(self._sockets))
             seconds = time.perf_counter() - begin_s
             self._skip_head(publisher)
-        wrong = {count for count in self._marks.values() if count != items}
+        wrong = {count for count in self._marks.values() if count != each}
         if wrong:
-            raise BenchError(f"streams with {sorted(wrong)} items instead of {items}")
+            raise BenchError(f"streams with {sorted(wrong)} items instead of {each}")
         return seconds
 
     def _count(self, left: int) -> None:

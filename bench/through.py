@@ -1,4 +1,4 @@
-"""(a) and (c): requests through a real server, with wrk as the client.
+"""Requests through a real server, with wrk as the client: handler (a) and (c), gateway (a) to (c).
 
 Every run starts its servers anew, warms them up and stops them, so no side idles beside another.
 """
@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Final
 
+from bench.fleet import fleet
 from bench.machine import cpu_s
 from bench.mongrel2 import mongrel2
 from bench.process import BenchError, folder, free_port, handler_program, program, wait_listening
@@ -22,8 +23,14 @@ BARE: Final = "bare pyzmq loop behind Mongrel2"
 UVICORN: Final = "uvicorn + Starlette"
 GRANIAN: Final = "granian + Starlette"
 GUNICORN: Final = "gunicorn -k gevent + Flask"
+GATEWAY_1: Final = "gateway + 1 worker"
+GATEWAY_2: Final = "gateway + 2 workers"
+GATEWAY_ONLY: Final = "gateway + 1 worker, CPU of the gateway"
+COMPUTE_1: Final = "gateway + 1 worker, handlers compute 1 ms"
+COMPUTE_2: Final = "gateway + 2 workers, handlers compute 1 ms"
 
-PATH: Final = "/hello/friend"
+HELLO: Final = "/hello/friend"
+COMPUTE: Final = "/compute/friend"
 ANSWER: Final = b"Hello friend\n"
 WARM_UP_S: Final = 1
 
@@ -36,6 +43,19 @@ def _behind_mongrel2(module: str) -> Iterator[Running]:
         settings = {"target": "bench.programs.hello:app", "servers": [server.worker], "run_dir": str(place)}
         with handler_program(module, settings, place) as pid:
             yield server.port, [server.pid, pid]
+
+
+@contextmanager
+def _behind_gateway(workers: int, *, gateway_only: bool = False) -> Iterator[Running]:
+    with (
+        folder() as place,
+        mongrel2(place) as server,
+        fleet(place, [server.worker], "bench.programs.hello:app", workers=workers) as running,
+    ):
+        if gateway_only and running.gateway is not None:
+            yield server.port, [running.gateway]
+        else:
+            yield server.port, [server.pid, *running.pids]
 
 
 @contextmanager
@@ -60,40 +80,46 @@ _GUNICORN_COMMAND: Final = (
     " --log-level warning"
 )
 
-_STARTS: Final[dict[str, Callable[[], AbstractContextManager[Running]]]] = {
-    BARE: lambda: _behind_mongrel2("bench.programs.bare_loop"),
-    APP: lambda: _behind_mongrel2("m2gate.worker.process"),
-    UVICORN: lambda: _alone(_UVICORN_COMMAND),
-    GRANIAN: lambda: _alone(_GRANIAN_COMMAND),
-    GUNICORN: lambda: _alone(_GUNICORN_COMMAND),
+_SIDES: Final[dict[str, tuple[str, Callable[[], AbstractContextManager[Running]]]]] = {
+    BARE: (HELLO, lambda: _behind_mongrel2("bench.programs.bare_loop")),
+    APP: (HELLO, lambda: _behind_mongrel2("m2gate.worker.process")),
+    UVICORN: (HELLO, lambda: _alone(_UVICORN_COMMAND)),
+    GRANIAN: (HELLO, lambda: _alone(_GRANIAN_COMMAND)),
+    GUNICORN: (HELLO, lambda: _alone(_GUNICORN_COMMAND)),
+    GATEWAY_1: (HELLO, lambda: _behind_gateway(1)),
+    GATEWAY_2: (HELLO, lambda: _behind_gateway(2)),
+    GATEWAY_ONLY: (HELLO, lambda: _behind_gateway(1, gateway_only=True)),
+    COMPUTE_1: (COMPUTE, lambda: _behind_gateway(1)),
+    COMPUTE_2: (COMPUTE, lambda: _behind_gateway(2)),
 }
 
 
 def through_sides(names: list[str], seconds: int) -> list[Side]:
     """Return the sides of these names; each run loads its server for so many seconds."""
-    return [Side(name, partial(_measure, _STARTS[name], seconds)) for name in names]
+    return [Side(name, partial(_measure, *_SIDES[name], seconds)) for name in names]
 
 
 def answer_bytes(name: str) -> int:
     """Return how many bytes one answer of a side has on the wire, head and body."""
-    with _STARTS[name]() as (port, _pids):
-        return _probe(port)
+    path, start = _SIDES[name]
+    with start() as (port, _pids):
+        return _probe(port, path)
 
 
-def _measure(start: Callable[[], AbstractContextManager[Running]], seconds: int) -> Figures:
+def _measure(path: str, start: Callable[[], AbstractContextManager[Running]], seconds: int) -> Figures:
     with start() as (port, pids):
-        _probe(port)
-        url = f"http://127.0.0.1:{port}{PATH}"
+        _probe(port, path)
+        url = f"http://127.0.0.1:{port}{path}"
         load(url, WARM_UP_S)
         before_s = cpu_s(pids)
         done = load(url, seconds)
         return Figures(done.requests / done.seconds, (cpu_s(pids) - before_s) / done.requests * 1e6)
 
 
-def _probe(port: int) -> int:
+def _probe(port: int, path: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", PATH)
+        connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
     finally:

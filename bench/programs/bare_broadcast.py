@@ -1,4 +1,6 @@
-"""The least that broadcasts: every item to all held streams in messages of 128 ids, within their credits."""
+"""The least that broadcasts: every item to all streams of its channel, 128 ids a message, within their credits."""
+
+from collections import defaultdict
 
 import tnetstring
 import zmq
@@ -8,14 +10,30 @@ from bench.programs.sockets import build_answer, open_sockets
 from m2gate.wire.mongrel2 import CREDITS_INITIAL, TARGETS_MAX, build_targets
 
 
+class Channel:
+    """Who is on it, and ``sent``: bytes to each of them, since all get the same."""
+
+    def __init__(self) -> None:
+        self.streams: list[int] = []
+        self.groups: list[list[int]] = []
+        self.targets: list[bytes] = []
+        self.floors: list[int] = []
+        self.sent = 0
+
+    def arrange(self, ident: bytes, returned: dict[int, int]) -> None:
+        """Put the streams into groups for one message each."""
+        self.groups = [self.streams[at : at + TARGETS_MAX] for at in range(0, len(self.streams), TARGETS_MAX)]
+        self.targets = [build_targets(ident, group) for group in self.groups]
+        self.floors = [min(returned[conn_id] for conn_id in group) for group in self.groups]
+
+
 class Broadcast:
-    """Holds whoever asks for /stream, and sends /publish/COUNT items to all of them."""
+    """Holds whoever asks for /stream/CHANNEL, and sends /publish/COUNT/CHANNELS items, to one after the other."""
 
     def __init__(self) -> None:
         self.requests, self.replies = open_sockets()
         self.answer = build_answer()
-        self.streams: list[int] = []
-        self.sent = 0  # bytes to each stream: all get the same
+        self.channels: dict[int, Channel] = defaultdict(Channel)
         self.returned: dict[int, int] = {}  # bytes whose credits came back, by conn_id
 
     def serve(self) -> None:
@@ -31,28 +49,33 @@ class Broadcast:
             number = int(conn_id)
             if number in self.returned:
                 self.returned[number] += int(headers.get(b"DOWNLOAD_CREDITS", b"0"))
-        elif path == b"/stream":
-            self.streams.append(int(conn_id))
+        elif path.startswith(b"/stream/"):
+            self.channels[int(path[8:])].streams.append(int(conn_id))
             self.returned[int(conn_id)] = -len(STREAM_HEAD)
             self.reply(ident, [int(conn_id)], STREAM_HEAD)
         else:
-            self.publish(ident, int(path.rpartition(b"/")[2]))
+            count, channels = map(int, path.split(b"/")[2:])
+            self.publish(ident, count // channels, [self.channels[number] for number in range(channels)])
             self.reply(ident, [int(conn_id)], self.answer)
 
-    def publish(self, ident: bytes, count: int) -> None:
-        """Send that many items to every stream, as soon as the last one of a message has the credits."""
-        groups = [self.streams[at : at + TARGETS_MAX] for at in range(0, len(self.streams), TARGETS_MAX)]
-        targets = [build_targets(ident, group) for group in groups]
-        floors = [min(self.returned[conn_id] for conn_id in group) for group in groups]
-        for _ in range(count):
-            self.sent += len(CHUNK)
-            for number, group in enumerate(groups):
-                while self.sent - floors[number] > CREDITS_INITIAL:
-                    self.take(self.requests.recv())
-                    self.take_waiting()
-                    floors[number] = min(self.returned[conn_id] for conn_id in group)
-                self.replies.send(targets[number] + CHUNK)
-            self.take_waiting()
+    def publish(self, ident: bytes, rounds: int, channels: list[Channel]) -> None:
+        """Send so many items to each channel, as soon as the last one of a message has the credits."""
+        for channel in channels:
+            channel.arrange(ident, self.returned)
+        for _ in range(rounds):
+            for channel in channels:
+                self.send(channel)
+                self.take_waiting()
+
+    def send(self, channel: Channel) -> None:
+        """Send one item."""
+        channel.sent += len(CHUNK)
+        for number, group in enumerate(channel.groups):
+            while channel.sent - channel.floors[number] > CREDITS_INITIAL:
+                self.take(self.requests.recv())
+                self.take_waiting()
+                channel.floors[number] = min(self.returned[conn_id] for conn_id in group)
+            self.replies.send(channel.targets[number] + CHUNK)
 
     def take_waiting(self) -> None:
         """Take in what is there already."""

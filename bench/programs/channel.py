@@ -1,4 +1,4 @@
-"""The m2gate side of the broadcast: held streams on one channel."""
+"""The m2gate side of the broadcast: held streams on one channel or on several."""
 
 import gevent
 
@@ -7,27 +7,46 @@ from m2gate import App, Hold
 from m2gate.app.request import Request
 
 app = App()
-board = app.channel("board")
+
+PUBLISHERS = 16
 
 
-@app.get("/stream")
-def stream(_request: Request) -> Hold:
-    """Hold the connection; everything that is published goes to it."""
-    return Hold(channels=["board"], mode="stream")
+@app.get("/stream/{channel}")
+def stream(_request: Request, channel: str) -> Hold:
+    """Hold the connection; everything that is published to this channel goes to it."""
+    return Hold(channels=[channel], mode="stream")
 
 
-@app.get("/publish/{count:int}")
-def publish(_request: Request, count: int) -> str:
-    """Publish that many items, as fast as the channel takes them."""
-    for _ in range(count):
-        board.publish(ITEM)
+@app.get("/publish/{count:int}/{channels:int}")
+def publish(_request: Request, count: int, channels: int) -> str:
+    """Publish that many items, to one channel after the other, as fast as these take them."""
+    boards = [app.channel(str(number)) for number in range(channels)]
+    for _ in range(count // channels):
+        for board in boards:
+            board.publish(ITEM)
     return "published\n"
 
 
-@app.get("/publish-apart/{count:int}")
-def publish_apart(_request: Request, count: int) -> str:
-    """Publish that many items, each in a turn of the loop of its own, so that none are merged."""
-    for _ in range(count):
-        board.publish(ITEM)
-        gevent.sleep(0)
+@app.get("/publish-apart/{count:int}/{channels:int}")
+def publish_apart(_request: Request, count: int, channels: int) -> str:
+    """Publish as above, each item in a turn of the loop of its own, so that none are merged."""
+    boards = [app.channel(str(number)) for number in range(channels)]
+    for _ in range(count // channels):
+        for board in boards:
+            board.publish(ITEM)
+            gevent.sleep(0)
+    return "published\n"
+
+
+@app.get("/publish-together/{count:int}/{channels:int}")
+def publish_together(_request: Request, count: int, channels: int) -> str:
+    """Publish as above from PUBLISHERS greenlets, none of which waits for the items of the others to be accepted."""
+    boards = [app.channel(str(number)) for number in range(channels)]
+    work = iter(boards * (count // channels))
+
+    def publish_some() -> None:
+        for board in work:
+            board.publish(ITEM)
+
+    gevent.joinall([gevent.spawn(publish_some) for _ in range(PUBLISHERS)], raise_error=True)
     return "published\n"
