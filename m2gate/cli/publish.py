@@ -1,6 +1,7 @@
 """``m2gate publish``: one item to a channel, from a shell."""
 
 import json
+import os
 import sys
 from base64 import b64encode
 from typing import Any
@@ -70,10 +71,14 @@ def command(
 
 def _read(data: str | None) -> str | bytes:
     if data is not None and data != "-":
-        return data
+        return _decode(os.fsencode(data))
     if data is None and sys.stdin.isatty():
         raise click.UsageError("Say what to publish: DATA, or - to read it from the terminal.")
-    raw = sys.stdin.buffer.read()
+    return _decode(sys.stdin.buffer.read())
+
+
+def _decode(raw: bytes) -> str | bytes:
+    """Return text, or as they are bytes that are none."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -89,7 +94,7 @@ def _content(
     if kind == "json":
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise click.UsageError(f"DATA is no JSON: {error}") from error
         # Only objects and lists are sent as JSON by themselves.
         return (document if isinstance(document, dict | list) else json.dumps(document)), None
