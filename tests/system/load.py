@@ -242,7 +242,7 @@ async def ticks(client: Client, stop: asyncio.Event) -> None:
     if status != 200:
         raise Broken(str(status))
     number = 0
-    while (piece := await next_or_stop(client.chunk(), stop, 5)) is not None:
+    while (piece := await next_or_stop(client.chunk(), stop, ANSWER_S)) is not None:
         if not piece:
             raise Broken("ended")
         if piece.startswith(b"data: "):
