@@ -1,4 +1,4 @@
-"""Every code block of README and tutorial does what the page says."""
+"""Every code block of README, tutorial and the pages named here does what the page says."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,11 @@ import pytest
 
 from tests.docs.blocks import ROOT, Session, matches, read_blocks, read_commands
 
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/tutorial").glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/tutorial").glob("*.md")),
+    "docs/howto/publish.md",
+]
 RUN = {"python", "console", "html"}
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
