@@ -81,8 +81,8 @@ def echo(ws: WebSocket) -> None:
 
 @app.websocket("/news")
 def room(ws: WebSocket) -> None:
+    ws.send(f"worker {os.getpid()}")  # nothing that is published may come before it
     with news.join(ws):
-        ws.send(f"worker {os.getpid()}")
         for _ in ws:
             pass
 
