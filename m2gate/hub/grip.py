@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from m2gate.hub.building import JSON_TYPE, TEXT_TYPE, build_content
+from m2gate.hub.building import JSON_TYPE, TEXT_TYPE, build_content, encode_json
 from m2gate.hub.formats import FORMATS, Row, parse_formats, read_content, read_number, read_text
 from m2gate.hub.item import NO_FORMATS, Formats, Item
 from m2gate.wire import sse
@@ -118,7 +118,7 @@ def _parse_own(formats: Row, name: str | None) -> tuple[str | bytes | None, str,
         sse.build_event("", event, name)
     if "json" in row:
         try:
-            content, _ = build_content(row["json"])
+            content = encode_json(row["json"]).decode()
         except (TypeError, ValueError, RecursionError):
             raise ValueError(f"'{OWN}' contains 'json' with wrong type") from None
         return content, JSON_TYPE, event

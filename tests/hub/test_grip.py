@@ -176,7 +176,7 @@ REFUSED: list[Any] = [
     ),
     pytest.param(formats(m2gate=[]), "'m2gate' is not an object", id="own"),
     pytest.param(formats(m2gate={}), "'m2gate' does not contain 'content' or 'content-bin'", id="own-content"),
-    pytest.param(formats(m2gate={"json": 1}), "'m2gate' contains 'json' with wrong type", id="own-json"),
+    pytest.param(formats(m2gate={"json": [b"x"]}), "'m2gate' contains 'json' with wrong type", id="own-json"),
     pytest.param(formats(m2gate={"json": ["\ud800"]}), "'m2gate' contains 'json' with wrong type", id="own-half"),
     pytest.param(formats(m2gate={"content": "", "event": 1}), "'m2gate' contains 'event' with wrong type", id="event"),
     pytest.param(
@@ -190,6 +190,14 @@ def test_what_is_refused_and_how(row: object, text: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its text is compared as a whole
         parse_item(row, DATE)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "content"), [("x", '"x"'), (1, "1"), (None, "null"), ({"é": [True]}, '{"é":[true]}')]
+)
+def test_json_stays_json(value: object, content: str) -> None:
+    item = parse_item(formats(m2gate={"json": value}), DATE)
+    assert (item.content, item.content_type) == (content, "application/json")
 
 
 @pytest.mark.parametrize(
