@@ -24,12 +24,14 @@ FORMATS = ("http-stream", "http-response", "ws-message", "sse", "json")
     "--format",
     "kind",
     type=click.Choice(FORMATS),
-    help="Only for streams, responses or WebSockets, or as an event or as JSON for all. Default: text for all.",
+    metavar="FORMAT",
+    help="Only for streams (http-stream), held requests (http-response) or WebSockets (ws-message); or for all,"
+    " as an event (sse) or as JSON (json). Default: text for all.",
 )
-@click.option("--event", help="Type of the event, for those that read server-sent events.")
-@click.option("--id", "name", help="Names the item.")
-@click.option("--prev-id", help="Names the item before it on the channel.")
-@click.option("--code", type=click.IntRange(100, 599), help="Status, with --format http-response.")
+@click.option("--event", metavar="TYPE", help="Type of the event, for those that read server-sent events.")
+@click.option("--id", "name", metavar="ID", help="Names the item.")
+@click.option("--prev-id", metavar="ID", help="Names the item before it on the channel.")
+@click.option("--code", type=click.IntRange(200, 599), metavar="STATUS", help="Status, with --format http-response.")
 @click.option("-H", "--header", multiple=True, metavar="NAME: VALUE", help="With --format http-response; repeatable.")
 def command(
     *,
@@ -43,13 +45,12 @@ def command(
     code: int | None,
     header: tuple[str, ...],
 ) -> None:
-    r"""Publish DATA to CHANNEL and print how many subscribers it matched.
+    """Publish DATA to CHANNEL and print how many subscribers it matched.
 
     DATA: text; - or none reads it from stdin. Nobody listening is no failure: it prints 0.
 
-    \b
     m2gate publish news "hello"
-    m2gate publish news --format json '{"n": 1}'
+
     date | m2gate publish clock
     """
     from m2gate.app.publisher import Publisher  # zmq takes time that --help need not pay
