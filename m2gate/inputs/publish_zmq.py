@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 WAITING_MAX: Final = 1_000  # items of a publisher unread in ZeroMQ; then it waits (PULL) or they are lost there (SUB)
 ITEM_MAX: Final = 16 << 20  # bytes; who sends more is disconnected
 STOP_S: Final = 0.5
+QUIET_S: Final = 0.05
+POLL_S: Final = 0.005
 TURN_ITEMS: Final = 100
 TEXT_MAX: Final = 200  # characters of what the log says of an item
 RETRY_S: Final = 0.05
@@ -123,17 +125,17 @@ class ZmqInput:
             watcher.stop()
             watcher.close()
 
-    def _read(self, socket: "zmq.Socket[bytes]") -> None:
-        budget = TURN_ITEMS
+    def _read(self, socket: "zmq.Socket[bytes]") -> int:
+        """Take what is there; return how many messages that was."""
+        count = 0
         while True:
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return count
             self._take(frames)
-            budget -= 1
-            if budget <= 0:
-                budget = TURN_ITEMS
+            count += 1
+            if count % TURN_ITEMS == 0:
                 gevent.sleep(0)
 
     def _take(self, frames: list[bytes]) -> None:
@@ -157,7 +159,10 @@ class ZmqInput:
         return parse_item(parse_payload(frames[0]), self._date())
 
     def stop(self) -> None:
-        """Take no more; what has arrived is published, for STOP_S at most. Blocks the greenlet. Idempotent."""
+        """Take no more; what is on its way is published, for three times STOP_S at most. Blocks the greenlet.
+
+        Publishers that go on meanwhile lose what is in flight when their connection ends. Idempotent.
+        """
         greenlet, self._greenlet = self._greenlet, None
         socket, self._socket = self._socket, None
         if greenlet is not None:
@@ -165,14 +170,23 @@ class ZmqInput:
         if socket is None:
             return
         try:
-            with suppress(zmq.ZMQError):  # it was not bound
-                socket.unbind(self._spec)
             if greenlet is not None:
-                with suppress(gevent.Timeout), gevent.Timeout(STOP_S):
-                    self._read(socket)
+                self._read_rest(socket)  # first: libzmq ends connections, too, when it no longer listens
+            with suppress(zmq.ZMQError):  # it was not bound
+                socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+            if greenlet is not None:
+                self._read_rest(socket)
                 self._lanes.finish(STOP_S)
         finally:
             socket.close()
+
+    def _read_rest(self, socket: "zmq.Socket[bytes]") -> None:
+        """Read until nothing has come for QUIET_S, for STOP_S at most."""
+        quiet_s = 0.0
+        with suppress(gevent.Timeout), gevent.Timeout(STOP_S):
+            while quiet_s < QUIET_S:
+                quiet_s = 0.0 if self._read(socket) else quiet_s + POLL_S
+                gevent.sleep(POLL_S)
 
 
 class PullInput(ZmqInput):
