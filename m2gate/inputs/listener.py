@@ -4,7 +4,8 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -44,8 +45,9 @@ class Listener:
     """Serves a WSGI application at an address of this machine.
 
     key, address: the setting, such as ``metrics``, and its value ``HOST:PORT``.
-    Bounds: connections_max at once, each for CONNECTION_S at most, so that clients that send or read
-    slowly keep others waiting no longer than that; a head of 100 lines, each of 64 KiB at most (400).
+    Bounds: connections_max at once, each for CONNECTION_S at most besides what the application itself has to
+    wait, so that clients that send or read slowly keep others waiting no longer than that; a head of 100
+    lines, each of 64 KiB at most (400).
     A port that is taken is tried again until it is free: of two workers the successor gets it as soon
     as its predecessor has stopped.
     """
@@ -112,19 +114,42 @@ class Listener:
                 logger.warning("address in use, trying again %s=%s", self._key, self._address)
 
 
+class Patience:
+    """Cuts a connection after CONNECTION_S; the application has it as ``environ["m2gate.patience"]``."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._timer = get_hub().loop.timer(CONNECTION_S)
+        # An end of the stream is what a reader or writer expects of a client; an exception is not.
+        self._timer.start(_cut, connection)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let it last while the application itself has to wait; then its time begins anew."""
+        self._timer.stop()
+        try:
+            yield
+        finally:
+            self._timer.start(_cut, self._connection)
+
+    def close(self) -> None:
+        """Cut it no more."""
+        self._timer.stop()
+        self._timer.close()
+
+
 class _Handler(WSGIHandler):
     """One connection: bounded in time, and silent about what clients do."""
 
     def handle(self) -> None:
-        connection = self.socket
-        timer = get_hub().loop.timer(CONNECTION_S)
-        # An end of the stream is what a reader or writer expects of a client; an exception is not.
-        timer.start(_cut, connection)
+        self._patience = Patience(self.socket)
         try:
             super().handle()
         finally:
-            timer.stop()
-            timer.close()
+            self._patience.close()
+
+    def get_environ(self) -> dict[str, Any]:
+        return {**super().get_environ(), "m2gate.patience": self._patience}
 
     def read_request(self, raw_requestline: str) -> Any:
         try:

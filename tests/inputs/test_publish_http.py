@@ -244,6 +244,15 @@ def test_a_slow_body_is_cut(server: HttpInput, hub: Hub, monkeypatch: pytest.Mon
     assert hub.items == []
 
 
+def test_who_waits_for_subscribers_is_not_cut(server: HttpInput, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "CONNECTION_S", 0.1)
+    hub.before = lambda item: gevent.sleep(0.3)
+    with gsocket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+        connection.sendall(build())
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert hub.channels == ["c"]
+
+
 def test_too_many_that_wait(server: HttpInput, hub: Hub) -> None:
     def before(item: Item) -> None:
         if len(hub.items) == 2:
