@@ -110,10 +110,13 @@ def test_what_no_worker_takes_waits_in_its_order_or_is_refused(size: Size) -> No
         # Those above the bound know at once.
         refused = size.clients - size.taken
         assert status["counters"]["requests_failed"]["queue-full"] == refused
+        refused_ids = set()
         for number in range(size.taken, size.clients):
             answer = one.answer(number)
             assert answer.status == 503
             assert int(answer.headers["retry-after"]) > 0
+            refused_ids.add(answer.headers["x-request-id"])
+        assert len(refused_ids) == refused
         one.open_gate()
         for number in range(size.taken):
             answer = one.answer(number)
@@ -123,16 +126,14 @@ def test_what_no_worker_takes_waits_in_its_order_or_is_refused(size: Size) -> No
 
 
 def assert_in_order(begun: list[tuple[int, int]], size: Size) -> None:
-    """Each worker began its requests in the order of their arrival, and each that was taken once."""
+    """Each worker began its requests in the order of their arrival, and each that was taken once.
+
+    Between workers there is none: one that the machine lets wait begins its share while others do the rest.
+    """
     assert sorted(number for _, number in begun) == list(range(size.taken))
     for pid in {pid for pid, _ in begun}:
         batches = [number // BATCH for worker, number in begun if worker == pid]
         assert batches == sorted(batches)
-    latest = 0
-    for _, number in begun:
-        # No worker begins what is newer than all that could be open and all of a batch.
-        assert number > latest - WORKERS * size.handlers - BATCH
-        latest = max(latest, number)
 
 
 def assert_normal(one: Full, size: Size) -> None:
