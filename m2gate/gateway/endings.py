@@ -1,5 +1,6 @@
 """How requests and sessions end without their owner: 502, 503, a close; and how that is counted."""
 
+import logging
 import secrets
 from collections.abc import Callable, Container
 from itertools import count
@@ -12,6 +13,8 @@ from m2gate.gateway.refusals import Asked, build_refusal
 from m2gate.gateway.sessions import Session
 from m2gate.gateway.swallow import Swallower
 from m2gate.wire.mongrel2 import Request
+
+logger = logging.getLogger(__name__)
 
 DOUBT_S: Final = 0.3  # without credits for what a dead owner has sent: it died with it
 
@@ -132,4 +135,9 @@ class Endings:
             elif self._now() - session.unsettled_since_s >= DOUBT_S:
                 # It is closed behind what Mongrel2 has of the answer: a client that reads slowly gets that.
                 self._doubted.discard(session)
+                logger.warning(
+                    "connection closed, its answer may have died with its worker send_ident=%s conn_id=%d",
+                    session.server.send_ident.decode(),
+                    session.conn_id,
+                )
                 self.close(session)
