@@ -30,6 +30,8 @@ class Hub:
     def publish(self, item: Item) -> Receipt:
         if item.content == "bad":
             raise ValueError("bad")
+        if item.content == "bug":
+            raise RuntimeError("bug")
         if item.content == "full":
             raise LimitReached(1, 2, "items")
         if self.is_crowded(item.channel):
@@ -94,6 +96,21 @@ def test_at_the_bound_the_reader_waits(monkeypatch: pytest.MonkeyPatch, count: i
     reader.get(timeout=DEADLINE_S)
     until(lambda: len(hub.items) == 20)
     assert hub.items == [f"slow {number}" for number in range(20)]
+
+
+def test_a_bug_costs_what_waits_and_not_the_channel(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 3)
+    hub = Hub()
+    for _ in range(5):  # more often than there is room for
+        hub.put("slow", "bug")
+        hub.put("slow", "lost with it")
+        gevent.sleep(0)
+    hub.put("slow", 1)
+    hub.gate.set()
+    until(lambda: hub.items == ["slow 1"])
+    assert "RuntimeError: bug" in capfd.readouterr().err
 
 
 def test_finish_waits_for_a_bounded_time() -> None:
