@@ -19,7 +19,7 @@ from m2gate.gateway.sessions import Session
 from m2gate.gateway.workers import HUNG_S, AttachedWorker, Lifeline, WorkerPool, unbind
 from m2gate.hub.holding import HoldRequest, load_hold
 from m2gate.link.marks import MarkTable
-from m2gate.link.wait import READ
+from m2gate.link.wait import READ, has_message
 from m2gate.wire import attach as wire
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ MESSAGE_BYTES_MAX: Final = 256 << 20
 TURN_MESSAGES: Final = 256  # read before others get their turn
 END_S: Final = 0.5  # between the end of a worker's socket and that of its process
 LAST_WORDS_S: Final = 0.02  # what a worker said before its end is read within this
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_FIRST: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+_MORE: Final = int(zmq.RCVMORE)
 
 
 class Hub(Protocol):
@@ -80,7 +83,10 @@ class Attachments:
         self._socket.sndhwm = MESSAGES_MAX
         self._socket.rcvhwm = MESSAGES_MAX
         self._socket.maxmsgsize = MESSAGE_BYTES_MAX
+        # The sugar of pyzmq takes longer than what it does.
         self._send_part = super(zmq.Socket, self._socket).send
+        self._receive_part = super(zmq.Socket, self._socket).recv
+        self._option = super(zmq.Socket, self._socket).get
         self._watcher: object = None
         self._kinds: dict[bytes, Callable[[AttachedWorker, bytes], None]] = {
             wire.DONE: self._done,
@@ -122,8 +128,8 @@ class Attachments:
         One whose socket is gone has ended, or will within END_S; else it is killed likewise.
         """
         try:
-            self._send_part(identity, zmq.SNDMORE | zmq.NOBLOCK)
-            self._send_part(message, zmq.NOBLOCK)
+            self._send_part(identity, _FIRST)
+            self._send_part(message, _NOBLOCK)
         except zmq.ZMQError as error:
             worker = self._pool.workers.get(identity)
             # One that has had the last word closes its socket, and ends a moment later.
@@ -143,7 +149,7 @@ class Attachments:
     def _look(self) -> None:
         """Read what came without an event."""
         self._is_look_due = False
-        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._socket.closed:
             self.drain()
 
     def _on_batch(self, worker: AttachedWorker) -> None:
@@ -180,12 +186,14 @@ class Attachments:
         self._is_draining = True
         self._dispatcher.now_s = monotonic()
         for _ in range(TURN_MESSAGES):
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not has_message(self._socket):
                 break
-            if len(parts) == 2:
-                self._take(parts[0], parts[1])
+            identity, message = self._receive_part(_NOBLOCK), self._receive_part(_NOBLOCK)
+            if not self._option(_MORE):
+                self._take(identity, message)
+                continue
+            while self._option(_MORE):
+                self._receive_part(_NOBLOCK)
         else:
             get_hub().loop.run_callback(self.drain)
         self._is_draining = False

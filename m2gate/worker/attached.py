@@ -27,6 +27,7 @@ from m2gate.link.monitor import CONNECTED, LOST, Monitor
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S
 from m2gate.link.tally import Tally
+from m2gate.link.wait import has_message
 from m2gate.wire import attach as wire
 from m2gate.worker.attached_server import AttachedServer, Shared
 from m2gate.worker.gateway_source import Frames, Outboxes, gateway_source
@@ -193,7 +194,7 @@ class AttachLink:
         except zmq.Again:
             return  # the gateway is gone, and the monitor is about to say so
         # The FD tells of commands: after a send it may stay silent about what is there.
-        if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if has_message(socket):
             self._pool.look(source)
 
     def _introduction(self) -> wire.Attach:
