@@ -28,8 +28,8 @@ def mongrel2(place: Path, settings: Mapping[str, SettingValue] | None = None) ->
     handler = wanted.handler
     database = write_configuration(wanted.configuration(), place)
     command = [find_program("mongrel2"), str(database), wanted.uuid]
-    # At SIGTERM it would wait for its clients, with thousands of them for more than a quarter of a minute.
-    with program(command, place / "mongrel2.log", stop=signal.SIGINT) as pid:
+    # At any other signal it first tells of each client that leaves, for ever where nobody is there to hear it.
+    with program(command, place / "mongrel2.log", stop=signal.SIGKILL) as pid:
         wait_listening(wanted.port, pid, place / "mongrel2.log")
         specs = {"send_spec": handler.send_spec, "recv_spec": handler.recv_spec, "send_ident": handler.send_ident}
         yield RunningServer(pid, wanted.port, specs)
