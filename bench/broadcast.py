@@ -18,6 +18,7 @@ APP_APART: Final = "App's channel, one item a turn"
 BARE: Final = "bare loop, 128 ids a message"
 GATEWAY: Final = "gateway's channel, items one by one"
 GATEWAY_TOGETHER: Final = "gateway's channel, 16 publishers"
+GATEWAY_PUSHED: Final = "gateway's channel, pushed by ZeroMQ"
 
 STREAMS: Final = 900
 ITEMS: Final = 1_000  # published one after the other, to each stream; more than its credits at once
@@ -28,6 +29,7 @@ CHANNELS: Final = (10, 100, 1_000)
 _BARE_LOOP: Final = "bench.programs.bare_broadcast"
 _WORKER: Final = "m2gate.worker.process"
 _GATEWAY: Final = "m2gate.gateway.process"
+_PUSH: Final = "push"  # in place of a path: a process publishes by ZeroMQ
 
 
 def broadcast_sides() -> list[Side]:
@@ -45,6 +47,7 @@ def gateway_sides() -> list[Side]:
         Side(BARE, partial(_measure, _BARE_LOOP, "/publish", 1)),
         Side(GATEWAY, partial(_measure, _GATEWAY, "/publish", 1)),
         Side(GATEWAY_TOGETHER, partial(_measure, _GATEWAY, "/publish-together", 1)),
+        Side(GATEWAY_PUSHED, partial(_measure, _GATEWAY, _PUSH, 1)),
     ]
 
 
@@ -65,7 +68,7 @@ def spread_sides() -> list[tuple[Side, Side]]:
 def _running(module: str, place: Path, server: RunningServer) -> Iterator[list[int]]:
     target = "bench.programs.channel:app"
     if module == _GATEWAY:
-        with fleet(place, [server.worker], target, workers=1) as running:
+        with fleet(place, [server.worker], target, workers=1, publish_pull=_pull_spec(place)) as running:
             yield running.pids
         return
     settings = {"target": target, "servers": [server.worker], "run_dir": str(place)}
@@ -73,15 +76,20 @@ def _running(module: str, place: Path, server: RunningServer) -> Iterator[list[i
         yield [pid]
 
 
+def _pull_spec(place: Path) -> str:
+    return f"ipc://{place}/pull"
+
+
 def _measure(module: str, path: str, channels: int) -> Figures:
     items = min(ITEMS * channels, ITEMS_MAX)
     with folder() as place, mongrel2(place) as server, _running(module, place, server) as handlers:
         streams = Streams(server.port, STREAMS, channels)
+        publish, where = (streams.push, _pull_spec(place)) if path == _PUSH else (streams.publish, path)
         try:
-            streams.publish(channels * max(1, WARM_UP_ITEMS // channels), path)
+            publish(channels * max(1, WARM_UP_ITEMS // channels), where)
             pids = [server.pid, *handlers]
             before_s = cpu_s(pids)
-            seconds = streams.publish(items, path)
+            seconds = publish(items, where)
             deliveries = items // channels * STREAMS
             return Figures(deliveries / seconds, (cpu_s(pids) - before_s) / deliveries * 1e6)
         finally:

@@ -32,6 +32,7 @@ def fleet(
     *,
     workers: int,
     capacity: int = 2_000,
+    publish_pull: str | None = None,
     meanwhile: Callable[[], object] = bool,
 ) -> Iterator[Fleet]:
     """Run an App until the block ends; provides it once requests would be answered.
@@ -39,6 +40,7 @@ def fleet(
     servers:   as a settings file names them.
     workers:   behind a gateway; 0 for one worker without.
     capacity:  exchanges that a worker takes at once.
+    publish_pull: where the gateway takes items by ZeroMQ.
     meanwhile: see handler_program.
     """
     settings = {"target": target, "max_handlers": capacity}
@@ -54,7 +56,7 @@ def fleet(
             yield Fleet(None, [start("w0", WORKER, own)])
             return
         folder = str(place / "g")
-        gateway = start("g", GATEWAY, {"folder": folder, "servers": [*servers]})
+        gateway = start("g", GATEWAY, {"folder": folder, "servers": [*servers], "publish_pull": publish_pull})
         pids = []
         for name in [f"w{number}" for number in range(1, workers + 1)]:
             run_dir = str(place / name)

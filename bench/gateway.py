@@ -14,6 +14,7 @@ RATIO_GATEWAY_2: Final = Ratio(through.GATEWAY_2, through.APP, None)
 RATIO_FED: Final = Ratio(alone.GATEWAY, alone.APP, None)
 RATIO_COMPUTE: Final = Ratio(through.COMPUTE_2, through.COMPUTE_1, 1.6)
 RATIO_BROADCAST: Final = Ratio(broadcast.GATEWAY, broadcast.BARE, 0.85)
+RATIO_PUSHED: Final = Ratio(broadcast.GATEWAY_PUSHED, broadcast.BARE, 0.85)
 RATIO_TOGETHER: Final = Ratio(broadcast.GATEWAY_TOGETHER, broadcast.BARE, None)
 BOUND_HELD: Final = Bound(memory.HELD, 4_096)
 
@@ -51,7 +52,7 @@ def _compute(options: Options) -> list[Comparison]:
 def _broadcast(options: Options) -> list[Comparison]:
     items = f"items of 100 bytes to {broadcast.STREAMS} held streams"
     series = alternate(broadcast.gateway_sides(), options.rounds, options.foreign_max)
-    ratios = [RATIO_BROADCAST, RATIO_TOGETHER]
+    ratios = [RATIO_BROADCAST, RATIO_TOGETHER, RATIO_PUSHED]
     one = Comparison(f"(d) broadcast, {broadcast.ITEMS:,} {items} a run", "deliveries", series, ratios)
     pairs = broadcast.spread_sides()
     series = alternate([side for pair in pairs for side in pair], options.rounds, options.foreign_max)

@@ -64,7 +64,8 @@ Measure the gateway of m2gate with real workers behind it, and print ratios.
      behind Mongrel2 and fed without it; the dispatcher alone, without sockets
   c  two workers whose handlers compute for 1 ms / one of them, both
      behind the gateway                                                   >= 1.6
-  d  deliveries to 900 streams that the gateway holds, published by a worker
+  d  deliveries to 900 streams that the gateway holds, published by a
+     worker, or pushed by another process
        / a bare loop of messages to 128 ids                               >= 0.85
      for information: the streams spread over 10, 100 and 1,000 channels
   e  memory of the gateway for each of 10,000 streams that it holds       <= 4,096 bytes

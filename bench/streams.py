@@ -2,10 +2,13 @@
 
 import select
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
-from bench.process import BenchError
+from bench.process import ROOT, BenchError
 from bench.programs.items import MARK
 
 TIMEOUT_S: Final = 60.0
@@ -42,14 +45,32 @@ class Streams:
         items: to all channels together, a multiple of their number.
         Raises BenchError if a stream ends, gets too much, or nothing arrives any more.
         """
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S) as publisher:
+            request = f"GET {path}/{items}/{self._channels} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+            seconds = self._receive(items, lambda: publisher.sendall(request))
+            self._skip_head(publisher)
+        return seconds
+
+    def push(self, items: int, spec: str) -> float:
+        """Have items published by a process that pushes them to spec; otherwise as publish()."""
+        command = [sys.executable, "-m", "bench.programs.push_items", spec, str(items), str(self._channels)]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
+            assert publisher.stdin is not None  # noqa: S101 - it is a pipe
+            assert publisher.stdout is not None  # noqa: S101
+            publisher.stdout.readline()
+            pipe = publisher.stdin
+            try:
+                return self._receive(items, lambda: (pipe.write(b"go\n"), pipe.flush()))
+            finally:
+                publisher.terminate()
+
+    def _receive(self, items: int, begin: Callable[[], object]) -> float:
         each = items // self._channels
         self._marks = dict.fromkeys(self._sockets, 0)
         begin_s = time.perf_counter()
-        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S) as publisher:
-            publisher.sendall(f"GET {path}/{items}/{self._channels} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-            self._count(each * len(self._sockets))
-            seconds = time.perf_counter() - begin_s
-            self._skip_head(publisher)
+        begin()
+        self._count(each * len(self._sockets))
+        seconds = time.perf_counter() - begin_s
         wrong = {count for count in self._marks.values() if count != each}
         if wrong:
             raise BenchError(f"streams with {sorted(wrong)} items instead of {each}")
