@@ -15,7 +15,8 @@ from tests.system.support import M2GateRun, m2gate_run, wait_until
 from tests.system.test_gateway_deaths import assert_counted, ready_pids, status
 
 APP = ROOT / "tests/system/apps/mixed.py"
-BACK_S = 2.0
+SLACK_S = 3.0  # the clients, too, share two cores with all of this; a probe that is lost takes one
+BACK_S = 2.0 + SLACK_S
 TOLD_S = 10.0  # within which each client is answered, closed or resumed
 MIX = {"plain": 10, "slow": 10, "upload": 2, "download": 4, "ticks": 10, "events": 30, "sockets": 15, "rooms": 10}
 
@@ -42,11 +43,11 @@ def test_a_killed_gateway(rounds: int) -> None:
                 took_s = time.monotonic() - at_s
                 time.sleep(TOLD_S - 2)  # of load
                 report = clients.finish()
-            assert took_s < BACK_S + 1.5, took_s
+            assert took_s < BACK_S, took_s
             assert ready_pids(run) == workers
             for one in report.failures:
                 assert one.what in ("closed", "502", "500"), one
-                assert one.at_s - at_s < TOLD_S, (one, at_s)
+                assert one.at_s - at_s < TOLD_S + SLACK_S, (one, at_s)
             # What a worker owns goes on.
             assert not report.of("sockets", "ticks"), report.of("sockets", "ticks")
             for kind in MIX:
@@ -67,7 +68,7 @@ def test_a_killed_mongrel2() -> None:
                 took_s = time.monotonic() - at_s
                 time.sleep(1)  # of load
                 report = clients.finish()
-            assert took_s < 2 + 1.5
+            assert took_s < BACK_S
             assert {one.what for one in report.failures} <= {"closed"}, report.failures
             assert max(one.at_s for one in report.failures) - at_s < 3
         assert_counted(run)
