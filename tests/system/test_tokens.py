@@ -10,13 +10,14 @@ from tests.system.processes import ROOT, environment
 from tests.system.support import Mongrel2, running, wait_until
 from tests.system.test_restart import ask, fetch
 
+pytestmark = pytest.mark.core  # what a gateway could break first
+
 APP = ROOT / "tests/system/apps/service.py"
 
 SCRIPT = """
 import sys
 from m2gate import Connection, ConnectionGone
 
-pytestmark = pytest.mark.core  # what a gateway could break first
 connection = Connection.from_token(sys.argv[1])
 try:
     for piece in sys.argv[2:]:
