@@ -29,6 +29,7 @@ MESSAGES_MAX: Final = 100_000  # unread by one worker; then it is taken for hung
 MESSAGE_BYTES_MAX: Final = 256 << 20
 TURN_MESSAGES: Final = 256  # read before others get their turn
 END_S: Final = 0.5  # between the end of a worker's socket and that of its process
+LOG_EVERY_S: Final = 1.0
 LAST_WORDS_S: Final = 0.02  # what a worker said before its end is read within this
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _FIRST: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
@@ -77,6 +78,7 @@ class Attachments:
         self._dirty: list[AttachedWorker] = []
         self._is_draining = False
         self._is_look_due = False
+        self._rejection_logged_s = 0.0
         self._socket = context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.router_mandatory = True
@@ -213,8 +215,17 @@ class Attachments:
                 raise WireError("a worker sends one of the messages of the protocol", 0, message)
             handle(worker, message)
         except WireError as error:
-            self._dispatcher.counters.rejected += 1
-            logger.warning("worker's message rejected identity=%r kind=%r rule=%s", identity, kind, error.rule)
+            self._reject(identity, kind, error)
+
+    def _reject(self, identity: bytes, kind: bytes, error: WireError) -> None:
+        """Count a message that breaks a rule, and log it, once a second at most."""
+        dispatcher = self._dispatcher
+        dispatcher.counters.rejected += 1
+        if dispatcher.now_s - self._rejection_logged_s >= LOG_EVERY_S:
+            self._rejection_logged_s = dispatcher.now_s
+            count = dispatcher.counters.rejected
+            line = "worker's message rejected identity=%r kind=%r rule=%s rejected=%d"
+            logger.warning(line, identity, kind, error.rule, count)
 
     def _attach(self, identity: bytes, attach: wire.Attach) -> None:
         if len(identity) > wire.IDENTITY_MAX or len(self._pool.workers) >= WORKERS_MAX:

@@ -259,7 +259,7 @@ def test_messages_about_channels_go_to_the_hub(site: Site) -> None:
     assert site.hub.members == [("c", "websocket", 2)]
 
 
-def test_junk_is_counted_and_costs_nothing_else(site: Site) -> None:
+def test_junk_is_counted_and_costs_nothing_else(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     socket = site.worker()
     worker = ready(site, socket)
     junk = [b"", b"?", wire.DONE, wire.DONE + b"12345678x", wire.HOLD + b"1:x,", wire.CONNECTED + b"abc", wire.JOIN]
@@ -270,6 +270,7 @@ def test_junk_is_counted_and_costs_nothing_else(site: Site) -> None:
         stranger.send(one)
     until(lambda: site.gate.dispatcher.counters.rejected == len(junk) + 1)
     assert site.attachments.workers == [worker]
+    assert sum("message rejected" in one for one in caplog.messages) == 1  # and not a line for each
 
 
 @pytest.mark.parametrize("table", ["../w1.table", "nothing.table", "w1", ""])
