@@ -76,7 +76,7 @@ class Attachments:
         self._lifelines: dict[AttachedWorker, Lifeline] = {}
         self._claims: dict[AttachedWorker, list[wire.Claim]] = {}
         self._dirty: list[AttachedWorker] = []
-        self._is_draining = False
+        self._is_in_turn = False
         self._is_look_due = False
         self._rejection_logged_s = 0.0
         self._socket = context.socket(zmq.ROUTER)
@@ -144,25 +144,35 @@ class Attachments:
                 logger.warning("worker does not read name=%s pid=%d", worker.name, worker.pid)
                 self._kill(worker)
         # The socket's FD tells of commands: after a send it may stay silent about what is there.
-        if not self._is_draining and not self._is_look_due:
+        if not self._is_look_due:
             self._is_look_due = True
-            get_hub().loop.run_callback(self._look)
+            if not self._is_in_turn:
+                get_hub().loop.run_callback(self._look)
 
     def _look(self) -> None:
         """Read what came without an event."""
-        self._is_look_due = False
-        if not self._socket.closed:
-            self.drain()
+        if self._is_look_due and not self._socket.closed:
+            self._is_look_due = False
+            if has_message(self._socket):
+                self.drain()
 
     def _on_batch(self, worker: AttachedWorker) -> None:
         self._dirty.append(worker)
 
     def flush(self) -> None:
         """Send the frames that were forwarded in this turn."""
-        if self._dirty:
-            dirty, self._dirty = self._dirty, []
-            for worker in dirty:
-                worker.flush()
+        if self._dirty and not self._is_in_turn:
+            self._is_in_turn = True
+            try:
+                self._flush_dirty()
+            finally:
+                self._is_in_turn = False
+            self._look()  # now, as another turn of the loop would cost 5 us
+
+    def _flush_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for worker in dirty:
+            worker.flush()
 
     def tell_servers(self) -> None:
         """Tell all workers which servers there are now."""
@@ -184,23 +194,29 @@ class Attachments:
     # -- what workers say -----------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Read what workers have said."""
-        self._is_draining = True
+        """Read what workers have said, and send what follows from it."""
+        self._is_in_turn, self._is_look_due = True, False
         self._dispatcher.now_s = monotonic()
+        try:
+            self._read()
+            self._dispatcher.serve_queue()
+            self._flush_dirty()
+        finally:
+            self._is_in_turn = False
+        if self._is_look_due:
+            get_hub().loop.run_callback(self._look)
+
+    def _read(self) -> None:
         for _ in range(TURN_MESSAGES):
             if not has_message(self._socket):
-                break
+                return
             identity, message = self._receive_part(_NOBLOCK), self._receive_part(_NOBLOCK)
             if not self._option(_MORE):
                 self._take(identity, message)
                 continue
             while self._option(_MORE):
                 self._receive_part(_NOBLOCK)
-        else:
-            get_hub().loop.run_callback(self.drain)
-        self._is_draining = False
-        self._dispatcher.serve_queue()
-        self.flush()
+        get_hub().loop.run_callback(self.drain)
 
     def _take(self, identity: bytes, message: bytes) -> None:
         worker = self._pool.workers.get(identity)
