@@ -23,7 +23,7 @@ SCRIPT = '<img src=x onerror="document.title=1"><b>bold</b>'
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[M2GateRun]:
+def examples() -> Iterator[M2GateRun]:
     with m2gate_run(ROOT / "handlers", "--drain-timeout", "1") as run:
         yield run
 
@@ -69,21 +69,21 @@ def shoot(browser: Browser, pictures: Path, name: str) -> None:
         browser.picture(pictures / f"{name}-{size}-{scheme}.png")
 
 
-def test_index_leads_to_every_page(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/")
+def test_index_leads_to_every_page(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/")
     found = browser.run("return [...document.querySelectorAll('a')].map((a) => [a.href, a.innerText.split('\\n')[0]])")
-    assert [url for url, _ in found] == [f"{site.url}/{name}/" for name in NAMES]
+    assert [url for url, _ in found] == [f"{examples.url}/{name}/" for name in NAMES]
     shoot(browser, pictures, "index")
     for url, title in found:
         browser.open(url)
         assert browser.driver.title == title
         assert browser.run("return document.querySelector('h1').textContent") == title
         browser.run("document.querySelector('header a').click()")
-        wait_until(lambda: browser.driver.current_url == f"{site.url}/", f"the way back from {url}")
+        wait_until(lambda: browser.driver.current_url == f"{examples.url}/", f"the way back from {url}")
 
 
-def test_hello(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/hello/")
+def test_hello(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/hello/")
     browser.click("send")
     browser.wait_text("status", "200")
     assert browser.text("answer") == "Hello World"
@@ -107,12 +107,12 @@ def test_hello(site: M2GateRun, browser: Browser, pictures: Path) -> None:
 
 
 def test_upload_shows_progress_and_the_right_digest(
-    site: M2GateRun, browser: Browser, pictures: Path, tmp_path: Path
+    examples: M2GateRun, browser: Browser, pictures: Path, tmp_path: Path
 ) -> None:
     # More than the sockets between browser and handler hold, so that the browser has to wait.
     content = random.Random(1).randbytes(48 << 20)
     (tmp_path / "large.bin").write_bytes(content)
-    browser.open(f"{site.url}/upload/")
+    browser.open(f"{examples.url}/upload/")
     browser.find("file").send_keys(str(tmp_path / "large.bin"))
     browser.click("slow")
     browser.click("send")
@@ -132,9 +132,9 @@ def test_upload_shows_progress_and_the_right_digest(
     shoot(browser, pictures, "upload")
 
 
-def test_stopped_upload_leaves_the_page_usable(site: M2GateRun, browser: Browser, tmp_path: Path) -> None:
+def test_stopped_upload_leaves_the_page_usable(examples: M2GateRun, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "zeros.bin").write_bytes(bytes(24 << 20))
-    browser.open(f"{site.url}/upload/")
+    browser.open(f"{examples.url}/upload/")
     browser.find("file").send_keys(str(tmp_path / "zeros.bin"))
     browser.click("slow")
     browser.click("send")
@@ -146,14 +146,14 @@ def test_stopped_upload_leaves_the_page_usable(site: M2GateRun, browser: Browser
     browser.wait_text("verdict", "equal")
 
 
-def test_clock_ticks(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/clock/")
+def test_clock_ticks(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/clock/")
     wait_until(lambda: int(browser.text("ticks")) >= 3, "three ticks")
     assert re.fullmatch(r"\d\d:\d\d:\d\d", browser.text("time"))
     assert browser.text("state") == "connected"
     assert browser.text("watchers") == "1"
     first = browser.window
-    second = browser.new_window(f"{site.url}/clock/")
+    second = browser.new_window(f"{examples.url}/clock/")
     browser.wait_text("watchers", "2")
     shoot(browser, pictures, "clock")
     browser.driver.close()
@@ -164,15 +164,15 @@ def test_clock_ticks(site: M2GateRun, browser: Browser, pictures: Path) -> None:
     assert browser.text("state") == "stopped"
 
 
-def test_chat_between_two_windows(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/chat/")
+def test_chat_between_two_windows(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/chat/")
     ann = browser.window
     browser.fill("name", "Ann")
     browser.wait_text("state", "connected as Ann")
     browser.wait_text("log", "joined")
     browser.fill("text", "too early for Bob")
     browser.wait_text("log", "too early")
-    bob = browser.new_window(f"{site.url}/chat/")
+    bob = browser.new_window(f"{examples.url}/chat/")
     browser.fill("name", "Bob")
     browser.wait_text("log", "Bobjoined")
     browser.fill("text", "hello Ann")
@@ -191,11 +191,11 @@ def test_chat_between_two_windows(site: M2GateRun, browser: Browser, pictures: P
     browser.wait_text("log", "Bobleft")
 
 
-def test_board_shows_what_another_window_posts(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/board/")
+def test_board_shows_what_another_window_posts(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/board/")
     reader = browser.window
     browser.wait_text("state", "a poll waits")
-    browser.new_window(f"{site.url}/board/")
+    browser.new_window(f"{examples.url}/board/")
     for number in range(5):
         browser.fill("text", f"message {number} {SCRIPT}")
         browser.wait_text("log", f"message {number}")
@@ -207,8 +207,8 @@ def test_board_shows_what_another_window_posts(site: M2GateRun, browser: Browser
     shoot(browser, pictures, "board")
 
 
-def test_download_is_measured_and_right(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/download/")
+def test_download_is_measured_and_right(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/download/")
     browser.click("start")
     browser.wait_text("state", "all 104857600 bytes are here", 60)
     assert browser.wait_text("verdict", "equal") == "equal"
@@ -216,8 +216,8 @@ def test_download_is_measured_and_right(site: M2GateRun, browser: Browser, pictu
     shoot(browser, pictures, "download")
 
 
-def test_download_that_is_left_stops_its_producer(site: M2GateRun, browser: Browser) -> None:
-    browser.open(f"{site.url}/download/")
+def test_download_that_is_left_stops_its_producer(examples: M2GateRun, browser: Browser) -> None:
+    browser.open(f"{examples.url}/download/")
     browser.run("const mb = document.getElementById('mb'); mb.value = 1024; mb.dispatchEvent(new Event('input'))")
     browser.click("start")
     browser.wait_text("state", "of 1024.0 MiB")
@@ -225,13 +225,13 @@ def test_download_that_is_left_stops_its_producer(site: M2GateRun, browser: Brow
     browser.wait_text("state", "Stopped")
 
     def producers() -> int:
-        return int(json.loads(get(site, "/download/producers"))["producers"])
+        return int(json.loads(get(examples, "/download/producers"))["producers"])
 
     wait_until(lambda: producers() == 0, "the producer has ended")
 
 
-def test_counter_counts_live(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/counter/")
+def test_counter_counts_live(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/counter/")
     browser.wait_text("state", "live")
     browser.click("add")
     browser.wait_text("total", "1")
@@ -244,11 +244,11 @@ def test_counter_counts_live(site: M2GateRun, browser: Browser, pictures: Path) 
     shoot(browser, pictures, "counter")
 
 
-def test_guestbook_keeps_the_session(site: M2GateRun, browser: Browser, pictures: Path) -> None:
-    browser.open(f"{site.url}/guestbook/")
+def test_guestbook_keeps_the_session(examples: M2GateRun, browser: Browser, pictures: Path) -> None:
+    browser.open(f"{examples.url}/guestbook/")
     browser.fill("name", "Ann")
     browser.wait_text("note", "Welcome, Ann.")
-    assert browser.driver.current_url == f"{site.url}/guestbook/"
+    assert browser.driver.current_url == f"{examples.url}/guestbook/"
     browser.fill("text", SCRIPT)
     browser.wait_text("note", "Thank you")
     assert browser.text("entries").strip() == f"Ann{SCRIPT}"
@@ -258,16 +258,16 @@ def test_guestbook_keeps_the_session(site: M2GateRun, browser: Browser, pictures
     wait_until(lambda: browser.run("return !!document.getElementById('name')"), "signed out")
 
 
-def test_pages_come_back_when_the_code_is_loaded_again(site: M2GateRun, browser: Browser) -> None:
-    browser.open(f"{site.url}/chat/")
+def test_pages_come_back_when_the_code_is_loaded_again(examples: M2GateRun, browser: Browser) -> None:
+    browser.open(f"{examples.url}/chat/")
     chat = browser.window
     browser.fill("name", "Ann")
     browser.wait_text("log", "joined")
-    board = browser.new_window(f"{site.url}/board/")
+    board = browser.new_window(f"{examples.url}/board/")
     browser.wait_text("state", "a poll waits")
-    clock = browser.new_window(f"{site.url}/clock/")
+    clock = browser.new_window(f"{examples.url}/clock/")
     browser.wait_text("state", "connected")
-    site.process.send_signal(signal.SIGHUP)
+    examples.process.send_signal(signal.SIGHUP)
     browser.wait_text("state", "lost")
     browser.wait_text("state", "connected")
     ticks = int(browser.text("ticks"))
