@@ -74,7 +74,9 @@ class Attachments:
         self._hub = hub
         self.on_connected: Callable[[LinkedServer], None] | None = None
         self._lifelines: dict[AttachedWorker, Lifeline] = {}
-        self._claims: dict[AttachedWorker, list[wire.Claim]] = {}
+        self._is_complete = True
+        self._unclaimed: dict[AttachedWorker, list[wire.Claim]] = {}  # of workers that know no servers yet
+        self._claims: dict[AttachedWorker, dict[int, list[wire.Claim]]] = {}  # by the server's number
         self._dirty: list[AttachedWorker] = []
         self._is_in_turn = False
         self._is_look_due = False
@@ -174,13 +176,34 @@ class Attachments:
         for worker in dirty:
             worker.flush()
 
+    def await_servers(self) -> None:
+        """Tell no worker of servers before complete(): what the first list lacks, a worker takes for gone."""
+        self._is_complete = False
+
+    def complete(self) -> None:
+        """Tell the workers what there is: all servers are linked, or nobody waits for them any more."""
+        self._is_complete = True
+        self.tell_servers()
+
     def tell_servers(self) -> None:
         """Tell all workers which servers there are now."""
+        if not self._is_complete:
+            return
         message = self._servers()
         for worker in self.workers:
             worker.connected &= self._dispatcher.servers.keys()
-            worker.send(message)
+            self._tell(worker, message)
         self.flush()
+
+    def _tell(self, worker: AttachedWorker, message: bytes) -> None:
+        """Send the list of servers. With the first one its claims come to count: those of other servers are void."""
+        unclaimed = self._unclaimed.pop(worker, None)
+        if unclaimed is not None:
+            self._claims[worker] = {
+                server.number: [one for one in unclaimed if one.send_ident == server.send_ident]
+                for server in self._dispatcher.servers.values()
+            }
+        worker.send(message)
 
     def _servers(self) -> bytes:
         return wire.build_servers([one.note() for one in self._dispatcher.servers.values()])
@@ -262,9 +285,10 @@ class Attachments:
             return
         self._pool.workers[identity] = worker
         self._lifelines[worker] = lifeline
-        self._claims[worker] = attach.claims
+        self._unclaimed[worker] = attach.claims
         self._hub.attached(worker, attach.members)
-        worker.send(self._servers())
+        if self._is_complete:
+            self._tell(worker, self._servers())
         logger.info("worker attached name=%s pid=%d generation=%d", worker.name, worker.pid, worker.generation)
 
     def _connected(self, worker: AttachedWorker, message: bytes) -> None:
@@ -273,11 +297,8 @@ class Attachments:
         if server is None:
             return  # it is gone already, and the worker is being told
         worker.connected.add(number)
-        claims = self._claims.get(worker, [])
-        self._claims[worker] = [one for one in claims if one.send_ident != server.send_ident]
-        for claim in claims:
-            if claim.send_ident == server.send_ident:
-                self._claim(worker, server, claim)
+        for claim in self._claims.get(worker, {}).pop(number, ()):
+            self._claim(worker, server, claim)
         if self.on_connected is not None:
             self.on_connected(server)
         if worker.is_leaving:
@@ -353,6 +374,7 @@ class Attachments:
             return
         self._dispatcher.now_s = monotonic()
         self._lifelines.pop(worker).close()
+        self._unclaimed.pop(worker, None)
         self._claims.pop(worker, None)
         if worker.sessions or not worker.is_ended:
             bury(self._dispatcher, worker, is_certain=is_certain)

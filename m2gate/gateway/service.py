@@ -38,6 +38,7 @@ from m2gate.link.server import LinkSettings
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
+LINK_S: Final = 1.0  # for all servers to be linked, before workers of a former gateway are told which there are
 CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long before messages are read
 ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
 OPEN_S: Final = 0.5  # a drain serves so long what still comes
@@ -90,6 +91,8 @@ class Gateway:
 
     def start(self) -> None:
         """Bind all sockets and begin to link the servers. Raises ConfigError for what cannot be bound."""
+        if self._expected:
+            self._attachments.await_servers()
         try:
             self._attachments.start()
             self._status.start()
@@ -104,6 +107,7 @@ class Gateway:
             uplink.start()
         if self._expected:
             logger.warning("workers of a former gateway expected count=%d", len(self._expected))
+            gevent.spawn_later(LINK_S, self._attachments.complete)
             gevent.spawn_later(CLAIM_S, self._expect_no_more)
 
     def request_stop(self) -> None:
@@ -147,7 +151,10 @@ class Gateway:
     # -- servers --------------------------------------------------------------------------------------------
 
     def _servers_changed(self) -> None:
-        self._attachments.tell_servers()
+        if all(uplink.server is not None for uplink in self._uplinks):
+            self._attachments.complete()
+        else:
+            self._attachments.tell_servers()
         for uplink in self._uplinks:
             if uplink.server is not None and uplink.epoch == 1 and not uplink.is_checked:
                 uplink.is_checked = True

@@ -238,6 +238,30 @@ def test_what_a_worker_had_open_before_is_claimed(site: Site) -> None:
     site.gate.assert_counted()
 
 
+def test_workers_hear_of_servers_when_all_are_linked(site: Site) -> None:
+    site.attachments.await_servers()
+    del site.gate.dispatcher.servers[1]
+    socket = site.worker(base=9, claims=[wire.Claim(b"m2", 7, 5, True, True)])
+    until(lambda: site.attachments.workers)
+    site.attachments.tell_servers()
+    gevent.sleep(0.05)
+    assert socket.poll(0) == 0
+    site.gate.dispatcher.add(site.gate.server)
+    site.attachments.complete()
+    worker = ready(site, socket)
+    assert site.gate.owner(7) is worker
+
+
+def test_claims_at_a_server_that_comes_later_are_void(site: Site) -> None:
+    del site.gate.dispatcher.servers[1]
+    socket = site.worker(claims=[wire.Claim(b"m2", 7, 5, True, True)])
+    assert wire.parse_servers(receive(socket)) == []
+    site.gate.dispatcher.add(site.gate.server)
+    site.attachments.tell_servers()
+    ready(site, socket)
+    assert site.gate.server.sessions == {}
+
+
 def test_a_hold_takes_the_session_from_the_worker(site: Site) -> None:
     socket = site.worker()
     worker = ready(site, socket)
