@@ -107,9 +107,14 @@ class Upload:
         self._grant()
 
     @property
+    def is_incomplete(self) -> bool:
+        """True while more is to come."""
+        return not self.is_done and not self.is_broken
+
+    @property
     def is_waiting(self) -> bool:
         """True while the reader has had all that came, and more is to come."""
-        return not self.is_done and not self.is_broken and not self._pieces
+        return self.is_incomplete and not self._pieces
 
     def is_stalled(self, since_s: float) -> bool:
         """Tell whether the client may send and has not since then."""

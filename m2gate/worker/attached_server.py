@@ -149,11 +149,14 @@ class AttachedServer:
 
     @staticmethod
     def _resync_uploads(server: Server) -> None:
-        """Ask for the next pieces of bodies; where none comes, the last one was lost: that client is cut."""
+        """Ask for the next pieces of bodies; where none comes, the last one was lost: that client is cut.
+
+        Also where pieces wait to be read: lost ones may have used up more credits than these will bring back.
+        """
         uploads = {
             one: (one.current.upload, one.current.upload.received)
             for one in server.connections.values()
-            if one.current is not None and isinstance(one.current.upload, Upload) and one.current.upload.is_waiting
+            if one.current is not None and isinstance(one.current.upload, Upload) and one.current.upload.is_incomplete
         }
         for upload, _ in uploads.values():
             upload.ask_again()
@@ -179,9 +182,16 @@ class AttachedServer:
 
 
 def _cut_silent(uploads: dict[Connection, tuple[Upload, int]]) -> None:
+    unread = {}
     for connection, (upload, received) in uploads.items():
-        if not connection.gone and upload.is_waiting and upload.received == received:
+        if connection.gone or not upload.is_incomplete or upload.received != received:
+            continue
+        if upload.is_waiting:
             connection.abort()
+        else:
+            unread[connection] = (upload, received)  # its handler has something to do, and asks for more later
+    if unread:
+        gevent.spawn_later(SILENT_S, _cut_silent, unread)
 
 
 def _take_for_written(connections: list[Connection]) -> None:

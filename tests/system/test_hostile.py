@@ -236,12 +236,18 @@ def test_hostile_request(service: tuple[Mongrel2, Served], case: Case) -> None:
     following = f"/echo/after-{case.name}"
     assert status_of(exchange(server.port, get(following))) == 200
     wait_until(lambda: f'"{following}"' in worker.stderr()[len(before) :], "the next request is logged")
+    wait_until(lambda: open_requests(worker) == 0, "all that came has ended")  # and none is logged in the next test
     lines = worker.stderr()[len(before) :].splitlines()
     assert not [line for line in lines if line.startswith(("Traceback", "  File"))]
     requests = [json.loads(line) for line in lines if line.startswith("{")]
     # Whatever reached the worker has one line in the access log; at most one more says why.
     assert len(requests) <= 2
     assert len(lines) - len(requests) <= 1, lines
+
+
+def open_requests(worker: Served) -> int:
+    counters = worker.status()["counters"]
+    return counters["requests_started"] - counters["requests_finished"] - sum(counters["requests_failed"].values())
 
 
 def test_there_are_sixty_cases() -> None:

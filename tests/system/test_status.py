@@ -171,7 +171,8 @@ def test_an_id_that_the_client_can_quote(watched: Watched) -> None:
 def test_answers_that_fail(watched: Watched) -> None:
     with closing(watched.connect()) as client:
         client.request("GET", "/break")
-        with pytest.raises(http.client.IncompleteRead):
+        # Mongrel2 may close the connection before it has written the beginning.
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
             client.getresponse().read()
     watched.wait_counts(1, 0, 1, 0)
     with closing(watched.begin("/wait")):

@@ -15,12 +15,14 @@ from m2gate.link.marks import SENT, MarkTable
 from m2gate.link.server import LinkSettings
 from m2gate.link.tally import Tally
 from m2gate.wire import attach
+from m2gate.wire import mongrel2 as wire
 from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED, EXCHANGE_DONE, Claim
 from m2gate.worker import attached_server
 from m2gate.worker.attached import AttachedSettings, AttachLink
 from m2gate.worker.heart import BEAT_S, Heart
 from m2gate.worker.leaving import Departure
 from m2gate.worker.pool import BACKLOG_MAX, Pool
+from tests.wire.frames import build_message
 from tests.worker.fake_gateway import Attached, FakeMongrel2, attached, block_thread, until
 
 
@@ -313,6 +315,34 @@ def test_credits_that_went_down_with_the_gateway(worker: Attached, gate: Gate, m
     assert b"#" not in worker.mongrel2.taken(1)  # 50,000 of 102,400 bytes may be unwritten, or more
     worker.sent(1, b"0\r\n\r\n")
     assert worker.mongrel2.taken(1).count(b"#") == 100_000
+
+
+def test_pieces_that_went_down_with_the_gateway(
+    worker: Attached, app: App, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached_server, "SILENT_S", 0.2)
+    asked = Event()
+
+    @app.post("/up")
+    def up(request: Request) -> str:
+        gate.open.wait()
+        asked.set()
+        return str(sum(map(len, request.stream)))
+
+    worker.connect()
+    upload = worker.mongrel2.request(1, b"/up", b"POST", UPLOAD_STREAM=b"0", **{"transfer-encoding": b"chunked"})
+    piece = build_message(wire.Request(b"m2", 1, b"/up", {b"UPLOAD_STREAM": b"0"}, b"x" * 1_000))
+    worker.gateway.frames(upload, piece)
+    until(lambda: worker.link.open_count)
+    worker.restart_gateway()
+    worker.connect(2)
+    # All that was granted may have been spent on pieces that are lost, while some are still to be read.
+    until(lambda: b"7:credits,6:" in b"".join(worker.mongrel2.sent))
+    gevent.sleep(0.5)
+    assert b"cancel" not in b"".join(worker.mongrel2.sent)  # its handler has not asked for more
+    gate.open.set()
+    asked.wait()
+    until(lambda: b"cancel" in b"".join(worker.mongrel2.sent))
 
 
 def test_a_silent_gateway_is_logged_once(
