@@ -93,7 +93,7 @@ def test_too_large_is_refused_when_it_starts(here: Site, store: Path) -> None:
     """No route of the App allows more than 2000 MiB; a route's own limit is known when the file is complete."""
     with connection(here.server) as client, client.makefile("rb") as stream:
         client.sendall(request_bytes("/digest", "POST", Content_Length=str(2001 * MIB)))
-        client.sendall(BLOCK)
+        client.sendall(BLOCK[:10_000])  # what nobody reads when the connection is closed, may cost it the answer
         answer = read_answer(stream)
         assert (answer.status, answer.headers["connection"]) == (413, "close")
         assert stream.read() == b""

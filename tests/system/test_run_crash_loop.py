@@ -20,8 +20,8 @@ SHAPES = [
 def break_and_kill(run: M2GateRun, app: Path, count: int) -> None:
     """Let all workers die, with code on the disk that cannot be loaded."""
     good = app.read_text()
+    wait_until(lambda: len(worker_pids(run)) == count, "all workers are ready")
     pids = worker_pids(run)
-    assert len(pids) == count
     app.write_text("import nothing_of_this_name\n" + good)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
