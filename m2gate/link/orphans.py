@@ -53,7 +53,7 @@ def close_orphans(
         while is_behind():
             gevent.sleep(grace_s)
         silent = _silent(server, control_spec, found)
-        if not silent or server.is_closed:
+        if not silent:
             return 0
         _let_uploads_speak(server, silent)
         gevent.sleep(PIECE_S)
@@ -83,7 +83,7 @@ def _let_uploads_speak(server: ServerLife, conn_ids: Iterable[int]) -> None:
     Closed by an empty body they would go on sending and never see it: Mongrel2 only shuts its own side
     then, and reads no further (seen on 1.12.2).
     """
-    for some in split_ids([*conn_ids], TARGETS_MAX - 1):
+    for some in split_ids([*conn_ids], TARGETS_MAX - 1) if not server.is_closed else ():
         server.send(build_control(server.send_ident, some, credits=CHUNK_BYTES))
 
 
