@@ -8,11 +8,11 @@ from typing import Final
 from bench.feed import FIRST_ID, Recording, credits_frame, frame_for, record
 from bench.process import BenchError, folder
 from bench.rounds import Figures, Side
-from m2gate.gateway.admission import Admission
 from m2gate.gateway.counters import Counters
 from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.linked import LinkedServer
-from m2gate.gateway.workers import AttachedWorker, WorkerPool
+from m2gate.gateway.routing import Router
+from m2gate.gateway.workers import AttachedWorker, WorkerPools
 from m2gate.link.clock import Clock
 from m2gate.link.marks import MarkTable
 from m2gate.link.server import LinkSettings, Server
@@ -51,8 +51,8 @@ class Rig:
     def __init__(self, recording: Recording, place: Path) -> None:
         ident = recording.first.split(b" ", 1)[0]
         address = DirectServer(send_spec="ipc://a", recv_spec="ipc://b", send_ident=ident.decode())
-        pool = WorkerPool()
-        self.dispatcher = Dispatcher(pool, Admission(), Counters())
+        pools = WorkerPools()
+        self.dispatcher = Dispatcher(Router((), pools), Counters())
         link = Server(ident, _drop, _drop, LinkSettings(), Clock())
         self.server = LinkedServer(1, address, _drop, link)
         self.dispatcher.add(self.server)
@@ -60,7 +60,7 @@ class Rig:
         attach = wire.Attach("w1", 1, 1, self.table.path.name, 2_000, 0, False, [], [])
         self.worker = AttachedWorker(b"w1", attach, self.table, lambda _identity, _message: None, 0.0)
         self.worker.connected.add(1)
-        pool.workers[b"w1"] = self.worker
+        pools.get("").workers[b"w1"] = self.worker
         ids = [b"%d" % conn_id for conn_id in range(FIRST_ID, FIRST_ID + CLIENTS)]
         self._turns = [
             (

@@ -206,7 +206,7 @@ class View:
         beat = one["beat_age_s"]
         is_full = one["outstanding"] >= one["capacity"]
         return [
-            Cell(printable(one["name"])),
+            Cell(printable(f"{one['handler']}/{one['name']}" if one["handler"] else one["name"])),
             Cell(str(one["pid"])),
             Cell(str(one["generation"])),
             Cell(printable(one["state"]), STATES.get(one["state"], "")),

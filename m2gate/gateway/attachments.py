@@ -15,8 +15,8 @@ from m2gate.errors import WireError
 from m2gate.gateway.deaths import bury
 from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.linked import LinkedServer
-from m2gate.gateway.sessions import Session
-from m2gate.gateway.workers import HUNG_S, AttachedWorker, Lifeline, WorkerPool, unbind
+from m2gate.gateway.sessions import Session, unbind
+from m2gate.gateway.workers import HUNG_S, AttachedWorker, Lifeline, WorkerPools
 from m2gate.hub.holding import HoldRequest, load_hold
 from m2gate.link.marks import MarkTable
 from m2gate.link.wait import READ, has_message
@@ -65,12 +65,13 @@ class Attachments:
         context: "zmq.Context[zmq.Socket[bytes]]",
         folder: Path,
         dispatcher: Dispatcher,
-        pool: WorkerPool,
+        pools: WorkerPools,
         hub: Hub,
     ) -> None:
         self._folder = folder
         self._dispatcher = dispatcher
-        self._pool = pool
+        self._pools = pools
+        self._workers: dict[bytes, AttachedWorker] = {}
         self._hub = hub
         self.on_connected: Callable[[LinkedServer], None] | None = None
         self._lifelines: dict[AttachedWorker, Lifeline] = {}
@@ -103,7 +104,7 @@ class Attachments:
     @property
     def workers(self) -> list[AttachedWorker]:
         """All that are attached."""
-        return list(self._pool.workers.values())
+        return list(self._workers.values())
 
     def start(self) -> None:
         """Bind the socket and listen. Raises zmq.ZMQError."""
@@ -135,7 +136,7 @@ class Attachments:
             self._send_part(identity, _FIRST)
             self._send_part(message, _NOBLOCK)
         except zmq.ZMQError as error:
-            worker = self._pool.workers.get(identity)
+            worker = self._workers.get(identity)
             # One that has had the last word closes its socket, and ends a moment later.
             if worker is None or worker.is_lost or worker.is_ended or worker.is_unreachable:
                 return
@@ -242,7 +243,7 @@ class Attachments:
         get_hub().loop.run_callback(self.drain)
 
     def _take(self, identity: bytes, message: bytes) -> None:
-        worker = self._pool.workers.get(identity)
+        worker = self._workers.get(identity)
         kind = message[:1]
         try:
             if worker is None:
@@ -267,8 +268,8 @@ class Attachments:
             logger.warning(line, identity, kind, error.rule, count)
 
     def _attach(self, identity: bytes, attach: wire.Attach) -> None:
-        if len(identity) > wire.IDENTITY_MAX or len(self._pool.workers) >= WORKERS_MAX:
-            logger.warning("worker turned away pid=%d attached=%d", attach.pid, len(self._pool.workers))
+        if len(identity) > wire.IDENTITY_MAX or len(self._workers) >= WORKERS_MAX:
+            logger.warning("worker turned away pid=%d attached=%d", attach.pid, len(self._workers))
             return
         try:
             table = MarkTable.open(self._folder, attach.table)
@@ -283,7 +284,7 @@ class Attachments:
             logger.warning("worker turned away pid=%d error=%s", attach.pid, error)
             table.close()
             return
-        self._pool.workers[identity] = worker
+        self._workers[identity] = self._pools.get(worker.handler).workers[identity] = worker
         self._lifelines[worker] = lifeline
         self._unclaimed[worker] = attach.claims
         self._hub.attached(worker, attach.members)
@@ -343,7 +344,7 @@ class Attachments:
 
     def _let_go(self, worker: AttachedWorker) -> None:
         """Take from a leaving worker what is idle there; once nothing is open, it may end."""
-        if self._pool.use_leaving and not self._dispatcher.is_refusing:
+        if self._pools.use_leaving and not self._dispatcher.is_refusing:
             return
         for session in [one for one in worker.sessions if not one.open]:
             unbind(session, worker)
@@ -370,8 +371,9 @@ class Attachments:
         self._remove(worker, is_certain=True)
 
     def _remove(self, worker: AttachedWorker, *, is_certain: bool) -> None:
-        if self._pool.workers.pop(worker.identity, None) is None:
+        if self._workers.pop(worker.identity, None) is None:
             return
+        self._pools.get(worker.handler).workers.pop(worker.identity, None)
         self._dispatcher.now_s = monotonic()
         self._lifelines.pop(worker).close()
         self._unclaimed.pop(worker, None)

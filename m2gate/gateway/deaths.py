@@ -4,6 +4,7 @@ import logging
 
 from m2gate.gateway import counters as reasons
 from m2gate.gateway.dispatch import Dispatcher
+from m2gate.gateway.refusals import Verdict
 from m2gate.gateway.sessions import Session
 from m2gate.gateway.workers import AttachedWorker
 from m2gate.link.marks import SENT, UNKNOWN, UNSENT
@@ -11,6 +12,7 @@ from m2gate.wire.websocket import CLOSE, build_close, build_frame
 
 logger = logging.getLogger(__name__)
 
+_DIED = Verdict(502, "the worker that had the request has died")
 _RESTARTED = build_frame(CLOSE, build_close(1012, "the worker was restarted"))
 
 
@@ -51,7 +53,7 @@ def _end(dispatcher: Dispatcher, session: Session, worker: AttachedWorker, *, is
     number, frame, since_s = opened[0]
     state = worker.table.look(number) if is_certain and len(opened) == 1 else UNKNOWN
     if state == UNSENT:
-        dispatcher.endings.answer(session, frame, 502, "the worker that had the request has died", since_s)
+        dispatcher.endings.answer(session, frame, _DIED, since_s)
     else:
         if session.is_websocket and state == SENT:
             session.server.reply(session.conn_id, _RESTARTED)

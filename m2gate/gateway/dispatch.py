@@ -16,12 +16,12 @@ from typing import Final
 
 from m2gate.errors import WireError
 from m2gate.gateway import counters as reasons
-from m2gate.gateway.admission import Admission
 from m2gate.gateway.counters import Counters
 from m2gate.gateway.endings import Endings
 from m2gate.gateway.linked import LinkedServer
-from m2gate.gateway.refusals import HEAD_BYTES_MAX
-from m2gate.gateway.sessions import Owner, Session, Upstream
+from m2gate.gateway.refusals import HEAD_BYTES_MAX, Verdict
+from m2gate.gateway.routing import Router
+from m2gate.gateway.sessions import Owner, Session, Upstream, unbind
 from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED
 from m2gate.wire.mongrel2 import Credits, Leave, Message, Request, find_credits, parse_message
 from m2gate.wire.websocket import CLOSE, build_close, build_frame
@@ -38,14 +38,13 @@ _LOG_EVERY_S: Final = 1.0
 class Dispatcher:
     """The sessions of all servers, and the rules by which they are served.
 
-    upstream:  finds an owner for a request.
-    admission: where requests wait for one.
+    router: tells which upstream a request is for; another one counts for the requests that follow.
     ``on_settled`` hears that all which was sent before a hold has been written.
     """
 
-    def __init__(self, upstream: Upstream, admission: Admission, counters: Counters) -> None:
-        self.upstream = upstream
-        self.admission = admission
+    def __init__(self, router: Router, counters: Counters) -> None:
+        self.router = router
+        self._queued: list[Upstream] = []  # those whose queues are not empty, as far as is known
         self.counters = counters
         self.servers: dict[int, LinkedServer] = {}
         self.is_refusing = False
@@ -226,13 +225,38 @@ class Dispatcher:
         elif session.waiting or not self._may_open(session):
             self._wait(session, frame)
         elif session.open:
-            self._start(session, session.owner, frame)
-        else:
-            owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
+            self._follow(session, frame)
+        elif (upstream := self._upstream(session, frame)) is not None:
+            owner = None if len(upstream.queue) else upstream.find(session, self.now_s)
             if owner is None:
                 self._wait(session, frame)
             else:
                 self._start(session, owner, frame)
+
+    def _upstream(self, session: Session, frame: bytes) -> Upstream | None:
+        """Return who is to answer a request; None if nobody is and it has been answered.
+
+        Nothing is open on the session, so it may change from one upstream to another.
+        """
+        found = self.router.only or self.router.find(session.server.send_ident, frame)
+        if isinstance(found, Verdict):
+            self.counters.finished += 1
+            self.endings.answer(session, frame, found, self.now_s)
+            return None
+        if session.upstream is not found:
+            if session.owner is not None:
+                unbind(session, session.owner)
+            session.upstream = found
+        return found
+
+    def _follow(self, session: Session, frame: bytes) -> None:
+        """Hand over a request behind a detached answer, which it ends: it is for the same owner, or for nobody."""
+        router = self.router
+        if router.only is None and router.find(session.server.send_ident, frame) is not session.upstream:
+            self.counters.failed[reasons.CLOSED] += 1
+            self.endings.cut(session, reasons.CLOSED)
+        else:
+            self._start(session, session.owner, frame)
 
     def _may_open(self, session: Session) -> bool:
         """Tell whether the session's next request may go out."""
@@ -274,35 +298,48 @@ class Dispatcher:
                 self._unsettled.add(session)
             return
         self._unsettled.discard(session)
+        frame = waiting.popleft()
         if session.open:
-            self._start(session, session.owner, waiting.popleft())
+            self._follow(session, frame)
             return
         if self.is_refusing:
-            self.endings.refuse(session, waiting.popleft(), 503, "the service is stopping", reasons.STOPPING)
+            self.endings.refuse(session, frame, 503, "the service is stopping", reasons.STOPPING)
             return
-        owner = None if len(self.admission) else self.upstream.find(session, self.now_s)
+        upstream = self._upstream(session, frame)
+        if upstream is None:
+            return
+        queue = upstream.queue
+        owner = None if len(queue) else upstream.find(session, self.now_s)
         if owner is not None:
-            self._start(session, owner, waiting.popleft())
-        elif not self.admission.push(session, len(waiting[0]), self.now_s):
-            self.endings.refuse(session, waiting.popleft(), 503, "too many requests wait", reasons.QUEUE_FULL)
+            self._start(session, owner, frame)
+        elif queue.push(session, len(frame), self.now_s):
+            waiting.appendleft(frame)
+            if upstream not in self._queued:
+                self._queued.append(upstream)
+        else:
+            self.endings.refuse(session, frame, 503, "too many requests wait", reasons.QUEUE_FULL)
 
     def serve_queue(self) -> None:
-        """Let those that wait for an owner go out, the oldest first, as far as there is room."""
-        admission = self.admission
-        while first := admission.first():
-            session = first[0]
-            owner = self.upstream.find(session, self.now_s)
-            if owner is None or session.waiting is None:
-                return
-            admission.pop()
-            self._start(session, owner, session.waiting.popleft())
+        """Let those that wait for an owner go out, the oldest of each upstream first, as far as there is room."""
+        for upstream in list(self._queued):
+            queue = upstream.queue
+            while first := queue.first():
+                session = first[0]
+                owner = upstream.find(session, self.now_s)
+                if owner is None or session.waiting is None:
+                    break
+                queue.pop()
+                self._start(session, owner, session.waiting.popleft())
+            if not len(queue):
+                self._queued.remove(upstream)
 
     def refuse_all(self) -> None:
         """Answer with 503 what waits, and from now on what comes: the service stops."""
         self.is_refusing = True
-        while (first := self.admission.first()) is not None:
-            self.admission.pop()
-            self.next(first[0])
+        for upstream in self._queued:
+            while (first := upstream.queue.first()) is not None:
+                upstream.queue.pop()
+                self.next(first[0])
 
     # -- exchanges that end -------------------------------------------------------------------------------
 
@@ -388,10 +425,14 @@ class Dispatcher:
             self._unsettled.discard(session)
             session.balance = 0
             self.next(session)
-        while (first := self.admission.first()) is not None:
-            session, since_s = first
-            if now_s - since_s < NO_WORKER_S or self.upstream.can_reach(session.server.number) or not session.waiting:
-                break
-            self.admission.pop()
-            self.endings.refuse(session, session.waiting.popleft(), 503, "no worker is there", reasons.NO_WORKER)
+        for upstream in list(self._queued):
+            self._refuse_unreachable(upstream)
         self.serve_queue()
+
+    def _refuse_unreachable(self, upstream: Upstream) -> None:
+        while (first := upstream.queue.first()) is not None:
+            session, since_s = first
+            if self.now_s - since_s < NO_WORKER_S or upstream.can_reach(session.server.number) or not session.waiting:
+                return
+            upstream.queue.pop()
+            self.endings.refuse(session, session.waiting.popleft(), 503, "no worker is there", reasons.NO_WORKER)

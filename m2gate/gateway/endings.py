@@ -9,7 +9,7 @@ from typing import Final
 from m2gate.gateway import counters as reasons
 from m2gate.gateway.counters import Counters
 from m2gate.gateway.linked import LinkedServer
-from m2gate.gateway.refusals import Asked, build_refusal
+from m2gate.gateway.refusals import Asked, Verdict, build_refusal
 from m2gate.gateway.sessions import Session
 from m2gate.gateway.swallow import Swallower
 from m2gate.wire.mongrel2 import Request
@@ -43,19 +43,19 @@ class Endings:
     def refuse(self, session: Session, frame: bytes, status: int, detail: str, reason: str) -> None:
         """Answer a request that no owner was given; it counts as failed for this reason."""
         self.counters.failed[reason] += 1
-        self.answer(session, frame, status, detail, self._now())
+        self.answer(session, frame, Verdict(status, detail), self._now())
 
-    def answer(self, session: Session, frame: bytes, status: int, detail: str, since_s: float) -> None:
+    def answer(self, session: Session, frame: bytes, verdict: Verdict, since_s: float) -> None:
         """Answer a request in place of an owner; the connection goes on only if the request allows it."""
         server, asked = session.server, Asked(frame)
         if asked.method == b"JSON":
             self.cut(session, reasons.CLOSED)
             return
         request_id = f"{self._request_prefix}{self._next_request_number():x}"
-        data = build_refusal(asked, status, detail, request_id, retry=status == 503)
+        data = build_refusal(asked, verdict, request_id)
         server.reply(session.conn_id, data)
         if self.on_refusal is not None:
-            self.on_refusal(asked, status, request_id, since_s)
+            self.on_refusal(asked, verdict.status, request_id, since_s)
         if asked.keeps_open:
             session.balance += len(data)
             self._next(session)

@@ -1,5 +1,6 @@
-"""Answers that the gateway itself gives: 502 for a worker that died, 503 where there is no room."""
+"""Answers of the gateway itself: 502 for a worker that died, 503 where there is no room, 421 and 404 for nobody."""
 
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
 
@@ -10,7 +11,17 @@ from m2gate.wire.http import REASONS, build_fields, has_body, status_line, wants
 from m2gate.wire.mongrel2 import HeaderValue, Request, parse_message
 
 HEAD_BYTES_MAX: Final = 32_768  # of a frame that are kept while its exchange is open; a head is smaller
-RETRY_AFTER_S: Final = 1
+RETRY_STATUS: Final = 503
+RETRY_AFTER_S: Final = 1  # there is room again, most likely
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer without a worker. location: where the client is sent to, for a redirect."""
+
+    status: int
+    detail: str
+    location: str | None = None
 
 
 class Asked:
@@ -56,8 +67,9 @@ def parse_head(frame: bytes) -> tuple[dict[bytes, HeaderValue], bytes]:
     return (headers if type(headers) is dict else {}), parts[2]
 
 
-def build_refusal(asked: Asked, status: int, detail: str, request_id: str, *, retry: bool) -> bytes:
+def build_refusal(asked: Asked, verdict: Verdict, request_id: str) -> bytes:
     """Return a whole response; it says that the connection ends unless the request allows it to go on."""
+    status, detail = verdict.status, verdict.detail
     body = f"{status} {REASONS[status]}: {detail}\nrequest id: {request_id}\n".encode()
     fields = [
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -65,7 +77,9 @@ def build_refusal(asked: Asked, status: int, detail: str, request_id: str, *, re
         ("Date", formatdate(usegmt=True)),
         ("Content-Length", str(len(body))),
     ]
-    if retry:
+    if verdict.location is not None:
+        fields.append(("Location", verdict.location))
+    if status == RETRY_STATUS:
         fields.append(("Retry-After", str(RETRY_AFTER_S)))
     if not asked.keeps_open:
         fields.append(("Connection", "close"))

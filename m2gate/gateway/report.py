@@ -7,7 +7,7 @@ from time import monotonic
 from m2gate.gateway.counters import REASONS
 from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.uplink import Uplink
-from m2gate.gateway.workers import AttachedWorker
+from m2gate.gateway.workers import AttachedWorker, WorkerPools
 from m2gate.inputs.document import ChannelsPart, ServerStatus, StatusDocument, WorkerStatus
 from m2gate.version import __version__
 
@@ -15,6 +15,7 @@ from m2gate.version import __version__
 def describe(
     dispatcher: Dispatcher,
     uplinks: Sequence[Uplink],
+    pools: WorkerPools,
     workers: Sequence[AttachedWorker],
     hub: ChannelsPart,
     *,
@@ -22,7 +23,7 @@ def describe(
     publish_rejected: int,
 ) -> StatusDocument:
     """Return what the gateway is and has done. publish_rejected: items that inputs or workers could not have taken."""
-    counters, admission = dispatcher.counters, dispatcher.admission
+    counters, queues = dispatcher.counters, [pool.queue for pool in pools]
     return {
         "role": "gateway",
         "version": __version__,
@@ -30,7 +31,11 @@ def describe(
         "uptime_s": round(monotonic() - started_s, 3),
         "servers": [_describe_server(one) for one in uplinks],
         "workers": [_describe_worker(one) for one in sorted(workers, key=lambda one: (one.generation, one.name))],
-        "queue": {"waiting": len(admission), "max": admission.waiting_max, "bytes": admission.bytes},
+        "queue": {
+            "waiting": sum(map(len, queues)),
+            "max": pools.waiting_max,
+            "bytes": sum(queue.bytes for queue in queues),
+        },
         "channels": hub.channels,
         "channels_total": hub.channels_total,
         "subscribers_total": hub.subscribers_total,
@@ -77,4 +82,5 @@ def _describe_worker(worker: AttachedWorker) -> WorkerStatus:
         "capacity": worker.capacity,
         "beat_age_s": round(worker.table.beat_age_s, 3),
         "uptime_s": round(monotonic() - worker.attached_s, 3),
+        "handler": worker.handler,
     }

@@ -6,6 +6,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,7 @@ import zmq
 from gevent import get_hub
 from gevent.event import Event
 
-from m2gate.errors import ConfigError
-from m2gate.gateway.admission import Admission
+from m2gate.errors import ConfigError, M2GateError
 from m2gate.gateway.attachments import Attachments, expected_pids
 from m2gate.gateway.counters import Counters
 from m2gate.gateway.dispatch import Dispatcher
@@ -23,9 +23,10 @@ from m2gate.gateway.hub import GatewayHub
 from m2gate.gateway.linked import LinkedServer
 from m2gate.gateway.refusals import Asked
 from m2gate.gateway.report import describe
+from m2gate.gateway.routing import Router
 from m2gate.gateway.settings import GatewaySettings
 from m2gate.gateway.uplink import Uplink
-from m2gate.gateway.workers import WorkerPool
+from m2gate.gateway.workers import WorkerPools
 from m2gate.inputs.document import StatusDocument
 from m2gate.inputs.metrics import MetricsServer
 from m2gate.inputs.publish import Inputs
@@ -34,6 +35,7 @@ from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
 from m2gate.link.orphans import close_orphans
 from m2gate.link.server import LinkSettings
+from m2gate.link.sockets import DirectServer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,16 @@ CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long
 ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
 OPEN_S: Final = 0.5  # a drain serves so long what still comes
 POLL_S: Final = 0.02
+UNCHANGEABLE: Final = (
+    "folder",
+    "publish_http",
+    "publish_pull",
+    "publish_sub",
+    "metrics",
+    "access_log",
+    "queue_max",
+    "keepalive_s",
+)
 
 
 class Gateway:
@@ -55,24 +67,12 @@ class Gateway:
         self._clock = Clock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._expected = expected_pids(self._folder)
-        self._pool = WorkerPool()
-        self._dispatcher = Dispatcher(self._pool, Admission(settings.queue_max), Counters())
+        self._pools = WorkerPools(settings.queue_max)
+        self._dispatcher = Dispatcher(Router(settings.sites, self._pools), Counters())
         self._hub = GatewayHub(self._dispatcher)
-        self._attachments = Attachments(self._context, self._folder, self._dispatcher, self._pool, self._hub)
+        self._attachments = Attachments(self._context, self._folder, self._dispatcher, self._pools, self._hub)
         self._attachments.on_connected = self._read_if_ready
-        link = LinkSettings(keepalive_s=settings.keepalive_s)
-        self._uplinks = [
-            Uplink(
-                self._context,
-                address,
-                self._dispatcher,
-                settings=link,
-                clock=self._clock,
-                changed=self._servers_changed,
-                flush=self._attachments.flush,
-            )
-            for address in settings.servers
-        ]
+        self._uplinks = [self._uplink(address) for address in settings.servers]
         self._access_log = AccessLog(settings.access_log, "gateway", 0) if settings.access_log else None
         if self._access_log is not None:
             self._dispatcher.endings.on_refusal = self._log_refusal
@@ -86,6 +86,17 @@ class Gateway:
         self._stop_wanted = Event()
         self._stop_now = Event()
         self._ticks = 0
+
+    def _uplink(self, address: DirectServer) -> Uplink:
+        return Uplink(
+            self._context,
+            address,
+            self._dispatcher,
+            settings=LinkSettings(keepalive_s=self._settings.keepalive_s),
+            clock=self._clock,
+            changed=self._servers_changed,
+            flush=self._attachments.flush,
+        )
 
     # -- life -------------------------------------------------------------------------------------------
 
@@ -134,7 +145,7 @@ class Gateway:
     def _drain(self) -> None:
         """Serve for OPEN_S what still comes, then refuse; until the workers are gone and what is held has ended."""
         logger.info("draining")
-        self._pool.use_leaving = True
+        self._pools.use_all()
         for server in self._dispatcher.servers.values():
             server.link.begin_drain()
         self._hub.begin_drain()
@@ -147,6 +158,29 @@ class Gateway:
         if self._attachments.workers:
             logger.warning("drain timeout workers=%d", len(self._attachments.workers))
         self._dispatcher.close_all()
+
+    def apply(self, settings: GatewaySettings) -> None:
+        """Serve other servers and sites from now on; nothing else can change while it runs.
+
+        What is open goes on where it is, unless its server is gone. Blocks the greenlet.
+        """
+        for key in UNCHANGEABLE:
+            if getattr(settings, key) != getattr(self._settings, key):
+                logger.warning("setting needs a restart of the gateway key=%s", key)
+        self._dispatcher.router = Router(settings.sites, self._pools)
+        known = {uplink.address for uplink in self._uplinks}
+        gone = [uplink for uplink in self._uplinks if uplink.address not in settings.servers]
+        self._uplinks = [uplink for uplink in self._uplinks if uplink not in gone]
+        for uplink in gone:
+            uplink.stop()
+        for address in settings.servers:
+            if address not in known:
+                uplink = self._uplink(address)
+                self._uplinks.append(uplink)
+                uplink.start()
+        if gone:
+            self._servers_changed()
+        logger.info("settings applied servers=%d sites=%d", len(settings.servers), len(settings.sites))
 
     # -- servers --------------------------------------------------------------------------------------------
 
@@ -178,7 +212,7 @@ class Gateway:
             logger.warning("workers of a former gateway did not come back pids=%s", sorted(missing))
         self._expected = set()
         for server in self._dispatcher.servers.values():
-            if self._pool.can_reach(server.number):
+            if self._pools.can_reach(server.number):
                 self._read(server)
 
     def _read(self, server: LinkedServer) -> None:
@@ -221,6 +255,7 @@ class Gateway:
         return describe(
             self._dispatcher,
             self._uplinks,
+            self._pools,
             self._attachments.workers,
             self._hub.part(),
             started_s=self._started_s,
@@ -228,17 +263,29 @@ class Gateway:
         )
 
 
+def _reload(gateway: Gateway, read_again: Callable[[], GatewaySettings]) -> None:
+    try:
+        gateway.apply(read_again())
+    except M2GateError as error:
+        logger.error("settings not applied: %s", error)  # noqa: TRY400 - the line says what the operator must mend
+
+
 def _write_beat(path: Path) -> None:
     """Tell the supervisor that the loop turns: CLOCK_MONOTONIC in nanoseconds, little-endian."""
     path.write_bytes(struct.pack("<Q", time.monotonic_ns()))
 
 
-def run(settings: GatewaySettings) -> int:
-    """Run a gateway until it is told to stop; return the exit status."""
+def run(settings: GatewaySettings, read_again: Callable[[], GatewaySettings] | None = None) -> int:
+    """Run a gateway until it is told to stop; return the exit status.
+
+    read_again: returns the settings of now, at a SIGHUP; what raises M2GateError changes nothing.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     gateway = Gateway(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, gateway.request_stop)
+    if read_again is not None:
+        gevent.signal_handler(signal.SIGHUP, _reload, gateway, read_again)
     gateway.start()
     if settings.ready_fd is not None:
         os.write(settings.ready_fd, b"ready\n")

@@ -4,6 +4,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from m2gate.gateway.admission import Admission
     from m2gate.gateway.linked import LinkedServer
 
 Opening = tuple[int, bytes, float]  # number of the frame that opened an exchange, that frame, and when it went out
@@ -47,7 +48,12 @@ class Owner(Protocol):
 
 
 class Upstream(Protocol):
-    """A kind of owners: it finds one for a request."""
+    """Owners of one kind: it finds one for a request.
+
+    ``queue``: where requests wait for one.
+    """
+
+    queue: "Admission"
 
     def find(self, session: "Session", now_s: float) -> Owner | None:
         """Return who is to answer the next request of session; None if nobody has room now.
@@ -62,6 +68,7 @@ class Upstream(Protocol):
 class Session:
     """One connection at one Mongrel2.
 
+    ``upstream`` its newest request went there, or waits there. None before the first.
     ``owner``    pieces, WebSocket frames, credits and leaves go there. None between owners.
     ``held``     in place of an owner: the gateway's hub has it.
     ``open``     exchanges that the owner has not reported as ended; more than one only behind a
@@ -88,12 +95,14 @@ class Session:
         "owner",
         "server",
         "unsettled_since_s",
+        "upstream",
         "waiting",
     )
 
     def __init__(self, server: "LinkedServer", conn_id: int, now_s: float) -> None:
         self.server = server
         self.conn_id = conn_id
+        self.upstream: Upstream | None = None
         self.owner: Owner | None = None
         self.held: Held | None = None
         self.open: list[Opening] = []
@@ -118,3 +127,10 @@ class Session:
     def __repr__(self) -> str:
         owner = "hub" if self.held is not None else self.owner.name if self.owner is not None else "nobody"
         return f"<Session {self.server.send_ident.decode()}/{self.conn_id} owner={owner} open={len(self.open)}>"
+
+
+def unbind(session: Session, owner: Owner) -> None:
+    """Take an idle session from its owner, which forgets it."""
+    owner.sessions.discard(session)
+    session.owner = None
+    owner.release(session)

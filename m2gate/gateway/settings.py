@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +16,27 @@ from m2gate.inputs.listener import parse_address
 from m2gate.link.sockets import DirectServer
 
 SERVERS_MAX: Final = 64  # of one gateway
+SITES_MAX: Final = 1_000
+PORT_MAX: Final = 65_535
 DRAIN_MAX_S: Final = 86_400.0
 _SPEC: Final = re.compile(r"(tcp://[^/\s]+:\d{1,5}|ipc:///\S{1,106})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSettings:
+    """Which requests go to which workers.
+
+    hosts:     names in lower case, ``*.example.test`` for all one level below; none for any name.
+    servers:   send_idents of the servers where the site is served.
+    routes:    path to the name of a handler section; the longest path counts. One that ends in ``/``
+               stands for all below it, another one for itself and all below.
+    redirects: send_ident of a server to the port of https where its clients are sent instead.
+    """
+
+    servers: tuple[str, ...]
+    routes: Mapping[str, str]
+    hosts: tuple[str, ...] = ()
+    redirects: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +45,7 @@ class GatewaySettings:
 
     folder:          its sockets and the workers' mark tables lie there; absolute, FOLDER_MAX bytes at most.
     servers:         the Mongrel2 servers that it links, SERVERS_MAX at most; nobody else may pull from them.
+    sites:           SITES_MAX at most; without any, all requests go to the workers that name no handler.
     publish_http, publish_pull, publish_sub: where items are published to; None for not at all.
     metrics:         ADDR:PORT for Prometheus; None for none.
     access_log:      None, "-" for stderr, or an absolute path.
@@ -37,6 +57,7 @@ class GatewaySettings:
 
     folder: str
     servers: tuple[DirectServer, ...]
+    sites: tuple[SiteSettings, ...] = ()
     publish_http: str | None = None
     publish_pull: str | None = None
     publish_sub: str | None = None
@@ -86,7 +107,9 @@ class _Reader:
             raise ConfigError("settings", str(self._path), "must be an object", "write keys and values in it")
         self._check_keys(values, [field.name for field in fields(GatewaySettings)])
         self._check_values(values)
-        return GatewaySettings(**{**values, "servers": self._servers(values.get("servers"))})
+        servers = self._servers(values.get("servers"))
+        sites = self._sites(values.get("sites", []), [one.send_ident for one in servers])
+        return GatewaySettings(**{**values, "servers": servers, "sites": sites})
 
     def _fail(self, key: str, value: object, problem: str, remedy: str) -> ConfigError:
         named = [number for number, line in enumerate(self._lines, 1) if re.match(rf"\s*\W*{re.escape(key)}\W", line)]
@@ -164,3 +187,35 @@ class _Reader:
             return DirectServer(**values)
         except (ValueError, AttributeError) as error:
             raise self._fail("send_ident", values["send_ident"], str(error), "use letters, digits and -") from error
+
+    def _sites(self, values: object, idents: list[str]) -> tuple[SiteSettings, ...]:
+        if not isinstance(values, list) or len(values) > SITES_MAX:
+            raise self._fail("sites", values, f"sites are a list of at most {SITES_MAX}", "write [[sites]] for each")
+        return tuple(self._site(one, idents) for one in values)
+
+    def _site(self, values: object, idents: list[str]) -> SiteSettings:
+        if not isinstance(values, dict):
+            raise self._fail("sites", values, "a site is a table", "write [[sites]] and its keys below")
+        self._check_keys(values, [one.name for one in fields(SiteSettings)])
+        hosts = self._names("hosts", values.get("hosts", []))
+        servers = self._names("servers", values.get("servers"))
+        routes, redirects = values.get("routes"), values.get("redirects", {})
+        if not isinstance(routes, dict) or not all(
+            path.startswith("/") and isinstance(handler, str) for path, handler in routes.items()
+        ):
+            remedy = 'write routes = {"/" = "HANDLER"}'
+            raise self._fail("routes", routes, "routes name a handler for each path", remedy)
+        if not isinstance(redirects, dict) or not all(
+            type(port) is int and 0 < port <= PORT_MAX for port in redirects.values()
+        ):
+            remedy = "write redirects = {any-80 = 443}"
+            raise self._fail("redirects", redirects, "redirects name a port for a server", remedy)
+        for ident in (*servers, *redirects):
+            if ident not in idents:
+                raise self._fail("servers", ident, "no server has this send_ident", f"known are {', '.join(idents)}")
+        return SiteSettings(hosts=hosts, servers=servers, routes=routes, redirects=redirects)
+
+    def _names(self, key: str, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._fail(key, value, "no list of names", f'write {key} = ["NAME"]')
+        return tuple(value)

@@ -4,12 +4,13 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from gevent import get_hub
 
-from m2gate.gateway.sessions import Owner, Session
+from m2gate.gateway.admission import WAITING_MAX, Admission
+from m2gate.gateway.sessions import Session, unbind
 from m2gate.inputs.document import WorkerState
 from m2gate.link.marks import MarkTable
 from m2gate.link.wait import READ
@@ -40,6 +41,7 @@ class AttachedWorker:
     ) -> None:
         self.identity = identity
         self.name = attach.name
+        self.handler = attach.handler
         self.pid = attach.pid
         self.generation = attach.generation
         self.capacity = attach.capacity
@@ -118,15 +120,16 @@ class AttachedWorker:
 
 
 class WorkerPool:
-    """Finds a worker for a request: the one with the fewest open ones that can reach the server.
+    """The workers of one handler; finds the one with the fewest open requests that can reach the server.
 
     A session stays with its worker; it moves when that leaves, or when another has MOVE_GAIN less to
     do and nothing has been open on the session for MOVE_IDLE_S.
     ``use_leaving``: where all are to stop, those that are stopping already still serve.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting_max: int = WAITING_MAX) -> None:
         self.workers: dict[bytes, AttachedWorker] = {}
+        self.queue = Admission(waiting_max)
         self.use_leaving = False
 
     def find(self, session: Session, now_s: float) -> AttachedWorker | None:
@@ -170,16 +173,42 @@ class WorkerPool:
         )
 
 
+class WorkerPools:
+    """The pools by the name of their handler, "" for that of workers without one.
+
+    Bound: a pool is made for a route or for a worker, of which there are only so many.
+    """
+
+    def __init__(self, waiting_max: int = WAITING_MAX) -> None:
+        self.waiting_max = waiting_max
+        self.use_leaving = False
+        self._pools: dict[str, WorkerPool] = {}
+
+    def get(self, handler: str) -> WorkerPool:
+        """Return the pool of a handler; one without workers if none has attached yet."""
+        pool = self._pools.get(handler)
+        if pool is None:
+            pool = self._pools[handler] = WorkerPool(self.waiting_max)
+            pool.use_leaving = self.use_leaving
+        return pool
+
+    def __iter__(self) -> Iterator[WorkerPool]:
+        return iter(list(self._pools.values()))
+
+    def use_all(self) -> None:
+        """Let those that are leaving still serve: all are to stop."""
+        self.use_leaving = True
+        for pool in self:
+            pool.use_leaving = True
+
+    def can_reach(self, server_number: int) -> bool:
+        """Tell whether some worker would take requests of this server."""
+        return any(pool.can_reach(server_number) for pool in self)
+
+
 def _load(worker: AttachedWorker) -> tuple[int, int]:
     """Return how busy a worker is; where that is equal, idle clients count, as they will ask again."""
     return worker.outstanding, len(worker.sessions)
-
-
-def unbind(session: Session, owner: Owner) -> None:
-    """Take an idle session from its owner, which forgets it."""
-    owner.sessions.discard(session)
-    session.owner = None
-    owner.release(session)
 
 
 class Lifeline:

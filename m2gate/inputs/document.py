@@ -36,6 +36,7 @@ class ServerStatus(TypedDict):
 class WorkerStatus(TypedDict):
     """One worker process.
 
+    handler:     whose requests it serves; "" where there are no sites.
     outstanding: requests that are open in it.  served, failed: requests that ended there, since it attached.
     capacity:    requests that it takes at once.
     beat_age_s:  seconds since its heart last beat; None for a direct worker, which answers itself.
@@ -51,10 +52,11 @@ class WorkerStatus(TypedDict):
     capacity: int
     beat_age_s: float | None
     uptime_s: float
+    handler: str
 
 
 class QueueStatus(TypedDict):
-    """Requests that no worker has begun: how many, how many may wait, and the bytes they hold."""
+    """Requests that no worker has begun: how many, how many may wait for one handler, and the bytes they hold."""
 
     waiting: int
     max: int

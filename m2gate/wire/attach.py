@@ -91,6 +91,7 @@ class Attach:
     capacity:   exchanges that it takes at once.
     base:       frames that it was forwarded before; the next one is base + 1.
     members:    (channel, form, count) of its own subscribers.
+    handler:    name of the handler section whose requests it serves, "" for those of a gateway without sites.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Attach:
     is_leaving: bool
     claims: list[Claim]
     members: list[tuple[str, str, int]]
+    handler: str = ""
 
 
 # -- frames ----------------------------------------------------------------------------------------
@@ -209,6 +211,7 @@ def build_attach(attach: Attach) -> bytes:
         b"is_leaving": attach.is_leaving,
         b"claims": claims,
         b"members": [[channel.encode(), form.encode(), count] for channel, form, count in attach.members],
+        b"handler": attach.handler.encode(),
     }
     return ATTACH + dump(document)
 
@@ -229,6 +232,8 @@ def parse_attach(message: bytes) -> Attach:
             is_leaving=bool(document[b"is_leaving"]),
             claims=[Claim(_string(a), _whole(b), _whole(c), bool(d), bool(e)) for a, b, c, d, e in document[b"claims"]],
             members=[(a.decode(), b.decode(), _whole(c)) for a, b, c in document[b"members"]],
+            # A worker of a release before 0.3 does not say it.
+            handler=document.get(b"handler", b"").decode(),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         raise WireError("an introduction has all of its fields", 0, message) from None

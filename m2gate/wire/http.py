@@ -25,6 +25,8 @@ REASONS: Final[dict[int, str]] = {status.value: status.phrase for status in HTTP
     422: "Unprocessable Content",
 }
 
+# A name as DNS and browsers write it, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
+_HOST: Final = re.compile(rb"([A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Latin-1 without the control characters; TAB, which RFC 9110 would allow, is refused as in WSGI.
 _VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff]*")
@@ -132,6 +134,17 @@ def check_framing(headers: Mapping[bytes, HeaderValue]) -> int | None:
     if not length.isdigit() or len(length) > 10 or int(length) > LENGTH_MAX:
         raise WireError(f"Content-Length is a number up to {LENGTH_MAX}", 0, length)
     return int(length)
+
+
+def parse_host(value: HeaderValue | None) -> str | None:
+    """Return the name in a Host header: lower case, without port and final dot; "" without the header.
+
+    None for what is no host, and where it is given more than once: nobody knows which one counts.
+    """
+    if value is None:
+        return ""
+    found = _HOST.fullmatch(value) if type(value) is bytes else None
+    return None if found is None else found[1].decode("latin-1").lower().removesuffix(".")
 
 
 def wants_close(version: bytes, connection: HeaderValue | None) -> bool:

@@ -52,12 +52,14 @@ class AttachedSettings:
     folder:   the gateway's.
     name:     its stable label, such as ``w1``.
     capacity: exchanges that it takes at once.
+    handler:  the handler section whose requests it serves, "" for a gateway without sites.
     """
 
     folder: Path
     name: str
     generation: int
     capacity: int
+    handler: str = ""
 
 
 class AttachLink:
@@ -209,6 +211,7 @@ class AttachLink:
             is_leaving=self.is_leaving,
             claims=[claim for server in self._servers for claim in server.claims()],
             members=self.broadcast.members(),
+            handler=settings.handler,
         )
 
     def _detach(self, source: Source) -> None:

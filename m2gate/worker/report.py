@@ -57,6 +57,7 @@ class Report:
                     "capacity": self._settings.max_handlers,
                     "beat_age_s": None,
                     "uptime_s": uptime_s,
+                    "handler": "",
                 }
             ],
             "queue": {"waiting": waiting, "max": WAITING_MAX, "bytes": waiting_bytes},

@@ -89,7 +89,11 @@ class Worker:
     def _attach(self, folder: Path, link: LinkSettings, tally: Tally) -> AttachLink:
         settings = self._settings
         about = AttachedSettings(
-            folder=folder, name=settings.label, generation=settings.generation, capacity=settings.max_handlers
+            folder=folder,
+            name=settings.label,
+            generation=settings.generation,
+            capacity=settings.max_handlers,
+            handler=settings.gateway.handler if settings.gateway is not None else "",
         )
         attached = AttachLink(self._context, about, self._pool, link, clock=self._clock, tally=tally)
         for app in self._app.apps():

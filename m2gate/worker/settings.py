@@ -11,9 +11,13 @@ from m2gate.link.sockets import DirectServer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayPlace:
-    """Where a gateway is at home: its socket for workers and their mark tables lie in folder."""
+    """Where a gateway is at home: its socket for workers and their mark tables lie in folder.
+
+    handler: the handler section whose requests the worker serves, "" for a gateway without sites.
+    """
 
     folder: str
+    handler: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,17 @@
 """A Mongrel2 and workers that only note what they are given, and frames as Mongrel2 sends them."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from m2gate.gateway.admission import Admission
 from m2gate.gateway.counters import Counters
 from m2gate.gateway.dispatch import Dispatcher
 from m2gate.gateway.linked import LinkedServer
+from m2gate.gateway.routing import Router
 from m2gate.gateway.sessions import Session
-from m2gate.gateway.workers import AttachedWorker, WorkerPool
+from m2gate.gateway.settings import SiteSettings
+from m2gate.gateway.workers import AttachedWorker, WorkerPools
 from m2gate.link.clock import Clock
 from m2gate.link.marks import MarkTable
 from m2gate.link.server import LinkSettings, Server
@@ -61,14 +63,22 @@ class Gate:
     """
 
     def __init__(
-        self, folder: Path, workers: int = 2, capacity: int = 10, waiting_max: int = 10, upload_store: str | None = None
+        self,
+        folder: Path,
+        workers: int = 2,
+        capacity: int = 10,
+        *,
+        waiting_max: int = 10,
+        upload_store: str | None = None,
+        sites: Sequence[SiteSettings] = (),
     ) -> None:
         self.upload_store = upload_store
         self.folder = folder
         self.sent: list[bytes] = []
         self.messages: dict[str, list[bytes]] = {}
-        self.pool = WorkerPool()
-        self.dispatcher = Dispatcher(self.pool, Admission(waiting_max), Counters())
+        self.pools = WorkerPools(waiting_max)
+        self.pool = self.pools.get("")
+        self.dispatcher = Dispatcher(Router(sites, self.pools), Counters())
         self.server = self.link(1)
         self.workers = [self.attach(f"w{number}", capacity) for number in range(1, workers + 1)]
 
@@ -81,13 +91,13 @@ class Gate:
         self.dispatcher.add(server)
         return server
 
-    def attach(self, name: str, capacity: int = 10) -> AttachedWorker:
+    def attach(self, name: str, capacity: int = 10, handler: str = "") -> AttachedWorker:
         table = MarkTable.create(self.folder, name)
-        attach = wire.Attach(name, 1, 1, table.path.name, capacity, 0, False, [], [])
+        attach = wire.Attach(name, 1, 1, table.path.name, capacity, 0, False, [], [], handler)
         messages = self.messages.setdefault(name, [])
         worker = AttachedWorker(name.encode(), attach, table, lambda _, message: messages.append(message), 0.0)
         worker.connected.add(self.server.number)
-        self.pool.workers[name.encode()] = worker
+        self.pools.get(handler).workers[name.encode()] = worker
         return worker
 
     def take(self, *frames: bytes) -> None:
@@ -96,8 +106,9 @@ class Gate:
         self.flush()
 
     def flush(self) -> None:
-        for worker in self.pool.workers.values():
-            worker.flush()
+        for pool in self.pools:
+            for worker in pool.workers.values():
+                worker.flush()
 
     def given(self, name: str) -> list[bytes]:
         """The frames that a worker was given so far."""

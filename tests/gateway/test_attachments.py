@@ -56,7 +56,7 @@ class Site:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.gate = Gate(folder, workers=0)
         self.hub = Hub()
-        self.attachments = Attachments(self.context, folder, self.gate.dispatcher, self.gate.pool, self.hub)
+        self.attachments = Attachments(self.context, folder, self.gate.dispatcher, self.gate.pools, self.hub)
         self.attachments.start()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.tables: list[MarkTable] = []
@@ -183,7 +183,7 @@ def test_a_worker_whose_heart_stops_is_killed(site: Site, monkeypatch: pytest.Mo
 def test_a_worker_that_reads_nothing_is_killed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.attachments.close()
     monkeypatch.setattr(attachments, "MESSAGES_MAX", 1)
-    site.attachments = Attachments(site.context, site.folder, site.gate.dispatcher, site.gate.pool, site.hub)
+    site.attachments = Attachments(site.context, site.folder, site.gate.dispatcher, site.gate.pools, site.hub)
     site.attachments.start()
     socket = site.worker()
     worker = ready(site, socket)

@@ -215,7 +215,7 @@ def test_requests_wait_in_order_and_are_refused_at_the_bound(tmp_path: Path) -> 
     gate.take(*[first(number) for number in range(1, 7)])
     worker = gate.workers[0]
     assert gate.given("w1") == [first(1), first(2)]
-    assert len(gate.dispatcher.admission) == 3
+    assert len(gate.pool.queue) == 3
     refused = gate.sent[0]
     assert refused.startswith(b"m2 1:6, HTTP/1.1 503 ")
     assert b"\r\nRetry-After: 1\r\n" in refused
@@ -230,7 +230,7 @@ def test_requests_wait_in_order_and_are_refused_at_the_bound(tmp_path: Path) -> 
     gate.take(leave(5))
     gate.done(worker, 3)
     gate.dispatcher.serve_queue()
-    assert len(gate.dispatcher.admission) == 0
+    assert len(gate.pool.queue) == 0
     gate.assert_counted()
 
 

@@ -57,6 +57,6 @@ def worker(name: str, pid: int, **changes: Any) -> Any:
     """Return the row of a worker that is ready and idle, with changes."""
     row = {
         "name": name, "pid": pid, "generation": 2, "state": "ready", "outstanding": 0, "served": 0, "failed": 0,
-        "capacity": 2_000, "beat_age_s": 0.4, "uptime_s": 3_600.0,
+        "capacity": 2_000, "beat_age_s": 0.4, "uptime_s": 3_600.0, "handler": "",
     }  # fmt: skip
     return row | changes

@@ -290,7 +290,7 @@ def test_the_names_of_the_keys_are_a_contract() -> None:
         "StatusDocument": "role version pid uptime_s servers workers queue channels channels_total subscribers_total"
         " lagging_total queued_bytes_total counters",
         "ServerStatus": "send_ident connected epoch sessions held requests frames_in rejected",
-        "WorkerStatus": "name pid generation state outstanding served failed capacity beat_age_s uptime_s",
+        "WorkerStatus": "name pid generation state outstanding served failed capacity beat_age_s uptime_s handler",
         "QueueStatus": "waiting max bytes",
         "ChannelStatus": "name subscribers lagging queued_bytes published",
         "CountersStatus": "requests_started requests_finished requests_failed items_published deliveries drops"
