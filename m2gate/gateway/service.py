@@ -45,16 +45,8 @@ CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long
 ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
 OPEN_S: Final = 0.5  # a drain serves so long what still comes
 POLL_S: Final = 0.02
-UNCHANGEABLE: Final = (
-    "folder",
-    "publish_http",
-    "publish_pull",
-    "publish_sub",
-    "metrics",
-    "access_log",
-    "queue_max",
-    "keepalive_s",
-)
+PUBLISH: Final = ("publish_http", "publish_pull", "publish_sub")
+UNCHANGEABLE: Final = ("folder", *PUBLISH, "metrics", "access_log", "queue_max", "keepalive_s", "drain_timeout_s")
 
 
 class Gateway:
@@ -267,7 +259,7 @@ def _reload(gateway: Gateway, read_again: Callable[[], GatewaySettings]) -> None
     try:
         gateway.apply(read_again())
     except M2GateError as error:
-        logger.error("settings not applied: %s", error)  # noqa: TRY400 - the line says what the operator must mend
+        logger.error("settings not applied: %s", error)
 
 
 def _write_beat(path: Path) -> None:
