@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 import subprocess
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 OPENSSL_TIMEOUT_S: Final = 30.0
 DEFAULT_DAYS: Final = 3650
+DEFAULT_NAME: Final = "default.invalid"
 
 # Lower case, because Mongrel2 looks for the lower-cased name; "_" stands for the star of a wildcard.
 _STEM: Final = re.compile(r"(_\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
@@ -55,7 +57,7 @@ def prepare_certdir(folder: Path, certdir: Path, uuid: str, source: str = "--tls
     certdir.mkdir(mode=0o700)
     for pair in pairs:
         _link(pair, certdir)
-    make_self_signed(certdir / uuid, "default.invalid", source)
+    make_self_signed(certdir / uuid, DEFAULT_NAME, source)
     return certdir
 
 
@@ -108,10 +110,26 @@ def read_pairs(folder: Path, source: str = "--tls-certs") -> list[Pair]:
     if not certificates:
         problem = "no certificate is in this folder"
         raise ConfigError(source, str(folder), problem, "add NAME.crt and NAME.key for each host name", source)
-    return [_read_pair(folder, stem, source) for stem in sorted(certificates)]
+    return [read_pair(folder, stem, source) for stem in sorted(certificates)]
 
 
-def _read_pair(folder: Path, stem: str, source: str) -> Pair:
+def find_stem(host: str, stems: Collection[str]) -> str | None:
+    """Return which pair Mongrel2 shows for a host, or None if that is the default pair.
+
+    host:  lower case; ``*.example.test`` stands for any name one label below.
+    stems: of the pairs that there are.
+    """
+    first, _, rest = host.partition(".")
+    candidates = [] if first == "*" else [host]
+    candidates += [f"_.{rest}"] if rest else []
+    return next((stem for stem in candidates if stem in stems), None)
+
+
+def read_pair(folder: Path, stem: str, source: str) -> Pair:
+    """Return the pair ``stem.crt`` and ``stem.key`` of a folder.
+
+    Raises ConfigError naming the file if Mongrel2 could not use it.
+    """
     certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"
     if not _STEM.fullmatch(stem):
         problem = "the file is not named after a host, in lower case"
@@ -124,7 +142,7 @@ def _read_pair(folder: Path, stem: str, source: str) -> Pair:
             problem = f"cannot be read: {error.strerror}"
             raise ConfigError(source, str(file), problem, "let this user read it", source) from error
     _check_match(certificate, key, source)
-    described = _openssl(["x509", "-in", str(certificate), "-noout", "-text", "-checkend", "0"], source)
+    described = run_openssl(["x509", "-in", str(certificate), "-noout", "-text", "-checkend", "0"], source)
     if not any(kind in described.stdout for kind in _USABLE_KEYS):
         problem = "Mongrel2 knows RSA and EC keys only"
         raise ConfigError(source, str(certificate), problem, "get a certificate for such a key", source)
@@ -158,13 +176,39 @@ def make_self_signed(stem: Path, name: str, source: str) -> None:
     """
     command = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-keyout", f"{stem}.key", "-out", f"{stem}.crt", "-days", str(DEFAULT_DAYS), "-subj", f"/CN={name}"]
-    done = _openssl(command, source)
+    done = run_openssl(command, source)
     if done.returncode != 0:
         raise ConfigError(source, name, f"openssl failed: {done.stderr.strip()}", "repair openssl", source)
     Path(f"{stem}.key").chmod(0o600)
 
 
-def _openssl(args: list[str], source: str) -> "subprocess.CompletedProcess[str]":
+def make_default_pairs(certs: Path, server_ids: Iterable[str], source: str) -> list[str]:
+    """Make the default pair of each server that has none or half of one; return the ids of those.
+
+    The name in it, default.invalid, belongs to nobody: Mongrel2 reads this pair when it starts and never
+    again, so a real name must have a pair of its own. Both files are readable for the folder's group.
+    Raises ConfigError if openssl or the folder fails.
+    """
+    made = []
+    for server_id in server_ids:
+        if all((certs / f"{server_id}.{suffix}").exists() for suffix in ("crt", "key")):
+            continue
+        new = certs / f".{server_id}.new"
+        try:
+            make_self_signed(new, DEFAULT_NAME, source)
+            for suffix in ("key", "crt"):
+                file = Path(f"{new}.{suffix}")
+                file.chmod(0o640)
+                file.replace(certs / f"{server_id}.{suffix}")
+        except OSError as error:
+            problem = f"the default pair of {server_id} cannot be written: {error.strerror}"
+            raise ConfigError(source, str(certs), problem, "run this as root", source) from error
+        made.append(server_id)
+    return made
+
+
+def run_openssl(args: list[str], source: str) -> "subprocess.CompletedProcess[str]":
+    """Run openssl and return how it ended. Raises ConfigError if it is not installed."""
     try:
         return subprocess.run(
             ["openssl", *args],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from m2gate.errors import ConfigError
-from m2gate.site.certificates import prepare_certdir, read_pairs, refresh_certdir
+from m2gate.site.certificates import find_stem, make_default_pairs, prepare_certdir, read_pairs, refresh_certdir
 from tests.system.support import make_pair
 
 
@@ -155,3 +155,38 @@ def test_missing_openssl(certs: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="apt install openssl"):
         prepare_certdir(certs, tmp_path / "run", "app-1")
+
+
+@pytest.mark.parametrize(
+    ("host", "stem"),
+    [
+        ("a.test", "a.test"),
+        ("b.test", None),
+        ("x.b.test", "_.b.test"),
+        ("y.x.b.test", None),
+        ("exact.b.test", "exact.b.test"),
+        ("*.b.test", "_.b.test"),
+        ("*.c.test", None),
+        ("localhost", None),
+    ],
+)
+def test_pair_of_a_host(host: str, stem: str | None) -> None:
+    assert find_stem(host, {"a.test", "_.b.test", "exact.b.test", "_."}) == stem
+
+
+def test_default_pairs_are_made_where_they_are_missing(certs: Path) -> None:
+    certs.chmod(0o2750)
+    assert make_default_pairs(certs, ["any-443", "local-8443"], "config apply") == ["any-443", "local-8443"]
+    before = (certs / "any-443.crt").read_bytes()
+    (certs / "local-8443.key").unlink()
+    assert make_default_pairs(certs, ["any-443", "local-8443"], "config apply") == ["local-8443"]
+    assert (certs / "any-443.crt").read_bytes() == before
+    assert {file.name: file.stat().st_mode & 0o777 for file in certs.iterdir()} == dict.fromkeys(
+        ["any-443.crt", "any-443.key", "local-8443.crt", "local-8443.key"], 0o640
+    )
+    assert [pair.name for pair in read_pairs(certs)] == ["any-443", "local-8443"]
+
+
+def test_default_pairs_in_a_folder_that_is_not_there(certs: Path) -> None:
+    with pytest.raises(ConfigError, match="openssl failed"):
+        make_default_pairs(certs / "missing", ["any-443"], "config apply")
