@@ -216,4 +216,4 @@ def check_chain(certificate: Path) -> str:
 
 def _has_authorities() -> bool:
     paths = ssl.get_default_verify_paths()
-    return paths.cafile is not None or (paths.capath is not None and any(Path(paths.capath).iterdir()))
+    return bool(paths.cafile) or (bool(paths.capath) and any(Path(paths.capath).iterdir()))
