@@ -10,6 +10,8 @@ from m2gate.errors import ConfigError, M2GateError
 from m2gate.version import __version__
 
 COMMANDS: Final = {
+    "cert": "m2gate.cli.cert",
+    "doctor": "m2gate.cli.doctor",
     "publish": "m2gate.cli.publish",
     "run": "m2gate.cli.run",
     "config": "m2gate.cli.config",

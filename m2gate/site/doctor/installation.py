@@ -1,0 +1,196 @@
+"""An installation as it is found: its sites, its database, what runs, and who Mongrel2 is."""
+
+import os
+import pwd
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from m2gate.errors import ConfigError
+from m2gate.site.enabled import read_enabled, servers
+from m2gate.site.model import Listen, Site
+from m2gate.site.places import Places
+
+MONGREL2_USER: Final = "m2gate-www"
+HANDLER_GROUP: Final = "m2gate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A user, and what the modes of files mean for it."""
+
+    name: str
+    uid: int
+    groups: frozenset[int]
+
+    def may(self, status: os.stat_result, bits: int) -> bool:
+        """Tell whether it has the rights ``bits`` (4 read, 2 write, 1 enter) on something."""
+        if self.uid == 0:
+            return True
+        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid in self.groups else 0
+        return status.st_mode >> shift & bits == bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRow:
+    """A server of the database."""
+
+    uuid: str
+    bind_addr: str
+    port: int
+    use_ssl: bool
+    control_port: str
+    pid_file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerRow:
+    """A handler of the database."""
+
+    send_spec: str
+    send_ident: str
+    recv_spec: str
+    recv_ident: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """What Mongrel2 reads when it starts; ``settings`` are texts there."""
+
+    servers: tuple[ServerRow, ...] = ()
+    handlers: tuple[HandlerRow, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether a server has certificates."""
+        return any(server.use_ssl for server in self.servers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What the checks look at.
+
+    sites:          the enabled ones; none if one of them cannot be read.
+    site_error:     why they cannot be read.
+    database:       None if there is none, or none that can be read.
+    database_error: why it cannot be read.
+    mongrel2:       who runs Mongrel2; None where the package's user is missing.
+    now_s:          Unix time.
+    """
+
+    places: Places
+    sites: tuple[Site, ...] = ()
+    listens: tuple[Listen, ...] = ()
+    site_error: ConfigError | None = None
+    database: Database | None = None
+    database_error: str = ""
+    mongrel2: Identity | None = None
+    now_s: float = 0.0
+
+    @property
+    def is_system(self) -> bool:
+        """Whether this is the machine's own, with the package's users, and no private tree."""
+        return self.places.root == Path("/")
+
+    @property
+    def has_systemd(self) -> bool:
+        """Whether systemd manages services here."""
+        return (self.places.root / "run/systemd/system").is_dir()
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """The ports on which Mongrel2 servers listen or are to listen."""
+        of_database = [server.port for server in self.database.servers] if self.database else []
+        return frozenset([*of_database, *(listen.port for listen in self.listens)])
+
+    def running(self) -> dict[str, int]:
+        """Return the servers of the database that run, with their pids."""
+        found = {}
+        for server in self.database.servers if self.database else ():
+            pid = read_pid(self.places.control / f"{server.uuid}.pid")
+            if pid is not None and is_mongrel2(pid):
+                found[server.uuid] = pid
+        return found
+
+
+def read_pid(file: Path) -> int | None:
+    """Return the number in a pid file, None if there is none."""
+    try:
+        text = file.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def is_mongrel2(pid: int) -> bool:
+    """Tell whether a process is there and is Mongrel2; a pid of a former one may be anything."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "mongrel2"
+    except OSError:
+        return False
+
+
+def read_installation(places: Places) -> Installation:
+    """Look at everything. Raises nothing: what cannot be read is part of the answer."""
+    sites: tuple[Site, ...] = ()
+    site_error = None
+    try:
+        sites = read_enabled(places)
+    except ConfigError as error:
+        site_error = error
+    database = None
+    database_error = ""
+    if places.database.exists():
+        try:
+            database = read_database(places.database)
+        except (sqlite3.Error, ValueError) as error:
+            database_error = str(error)
+    return Installation(
+        places=places,
+        sites=sites,
+        listens=tuple(servers(sites)),
+        site_error=site_error,
+        database=database,
+        database_error=database_error,
+        mongrel2=find_identity(places),
+        now_s=time.time(),
+    )
+
+
+def read_database(file: Path) -> Database:
+    """Return what a database says. Raises sqlite3.Error or ValueError if it is no configuration of Mongrel2."""
+    # immutable: no journal is looked for, so nothing is written beside a file of root's.
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        of_server = connection.execute("select uuid, bind_addr, port, use_ssl, control_port, pid_file from server")
+        of_handler = connection.execute("select send_spec, send_ident, recv_spec, recv_ident from handler")
+        return Database(
+            servers=tuple(
+                ServerRow(
+                    uuid=uuid, bind_addr=bind, port=int(port), use_ssl=bool(ssl), control_port=control, pid_file=pid
+                )
+                for uuid, bind, port, ssl, control, pid in of_server
+            ),
+            handlers=tuple(
+                HandlerRow(send_spec=send, send_ident=ident, recv_spec=recv, recv_ident=recv_ident)
+                for send, ident, recv, recv_ident in of_handler
+            ),
+            settings=dict(connection.execute("select key, value from setting").fetchall()),
+        )
+
+
+def find_identity(places: Places) -> Identity | None:
+    """Return who runs Mongrel2: the package's user, or this one where everything lies below M2GATE_ROOT."""
+    if places.root != Path("/"):
+        groups = frozenset([os.getegid(), *os.getgroups()])
+        return Identity(name="this user", uid=os.geteuid(), groups=groups)
+    try:
+        user = pwd.getpwnam(MONGREL2_USER)
+    except KeyError:
+        return None
+    groups = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+    return Identity(name=user.pw_name, uid=user.pw_uid, groups=groups)
