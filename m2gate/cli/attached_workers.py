@@ -22,11 +22,14 @@ FOLDER_POLL_S: Final = 0.2
 class WorkerOptions:
     """The command line of ``m2gate worker``, checked.
 
-    folder: of the gateway. access_log: None, "-" for stderr, or an absolute path.
+    folder:     of the gateway.
+    handler:    the section of a site, "" without one.
+    access_log: None, "-" for stderr, or an absolute path.
     """
 
     target: str
     folder: str
+    handler: str = ""
     count: int = 1
     reload: bool = False
     access_log: str | None = None
@@ -51,7 +54,7 @@ class AttachedWorkers:
         plan = WorkerPlan(
             target=options.target,
             folder=folder,
-            links={"gateway": {"folder": options.folder}},
+            links={"gateway": {"folder": options.folder, "handler": options.handler}},
             patch=options.patch,
             access_log=options.access_log,
             drain_timeout_s=options.drain_timeout_s,
@@ -97,6 +100,7 @@ class AttachedWorkers:
             "target": self._options.target,
             "mode": "attached",
             "attached_to": self._spec,
+            "handler": self._options.handler,
             "generation": self._fleet.generation,
             "restarts": self._supervision.restarts,
             "last_end": self._supervision.last_end,

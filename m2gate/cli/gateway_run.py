@@ -3,7 +3,7 @@
 import dataclasses
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,14 +20,17 @@ from m2gate.gateway.settings import GatewaySettings
 FOLDER_MODE = 0o750  # made only if it is not there; the group's workers need one that they may write to
 
 
-def run_gateway(path: Path) -> int:
-    """Run a gateway until a signal; return the exit status. Raises ConfigError and RunError."""
-    settings = GatewaySettings.read_toml(path)
+def run_gateway(read: Callable[[], GatewaySettings]) -> int:
+    """Run a gateway until a signal; return the exit status. Raises ConfigError and RunError.
+
+    read: returns the settings, now and again at each SIGHUP.
+    """
+    settings = read()
     with _held(settings.folder):
         reader, writer = os.pipe2(os.O_CLOEXEC)
         announcer = gevent.spawn(_announce, reader, settings)
         try:
-            return run(dataclasses.replace(settings, ready_fd=writer))
+            return run(dataclasses.replace(settings, ready_fd=writer), read)
         finally:
             announcer.kill()
             os.close(reader)

@@ -94,6 +94,14 @@ class GatewaySettings:
             raise ConfigError("-c", str(path), f"is no TOML: {error}", "correct it") from error
         return _Reader(path, text).settings({"folder": default_folder(), **values})
 
+    @classmethod
+    def of(cls, values: Mapping[str, object], path: Path) -> "GatewaySettings":
+        """Return the settings in values. path: the file that is named where one of them cannot work.
+
+        Raises ConfigError naming the key.
+        """
+        return _Reader(path, "").settings(values)
+
 
 class _Reader:
     """Checks one document and names the place of what is wrong in it."""
@@ -103,7 +111,7 @@ class _Reader:
         self._lines = text.splitlines()
 
     def settings(self, values: object) -> GatewaySettings:
-        if not isinstance(values, dict):
+        if not isinstance(values, Mapping):
             raise ConfigError("settings", str(self._path), "must be an object", "write keys and values in it")
         self._check_keys(values, [field.name for field in fields(GatewaySettings)])
         self._check_values(values)
