@@ -136,7 +136,6 @@ def test_bad_options(command: list[str], args: list[str], problem: str, tmp_path
 
 
 WRONG_COMMANDS = [
-    pytest.param(["gateway"], "-c = '': there are no enabled sites", id="no-sites"),
     pytest.param(["gateway", "-c", "nothing.toml"], "-c = 'nothing.toml': cannot be read: No such file", id="no-file"),
     pytest.param(["gateway", "-c", "app.py"], "servers = None: a gateway has 1 to 64 servers", id="no-servers"),
     pytest.param(["worker", "app.py", "--attach", "direct:shop"], "direct: is not there yet", id="direct"),
@@ -144,6 +143,23 @@ WRONG_COMMANDS = [
         ["run", "app.py", "--publish-http", "here:1"], "--publish-http = 'here:1': 'here' is no IP", id="input"
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (["gateway"], "no site is enabled in {root}/etc/m2gate/sites-enabled"),
+        (["worker", "shop"], "shop: no enabled site has such a handler"),
+    ],
+)
+def test_what_is_not_enabled_fails_in_one_line(
+    args: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("M2GATE_ROOT", str(tmp_path))
+    done = m2gate(*args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"m2gate: {problem.format(root=tmp_path)}")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("args", "problem"), WRONG_COMMANDS)
