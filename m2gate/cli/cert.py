@@ -89,7 +89,7 @@ def _lines(pairs: list["ListedPair"]) -> list[str]:
         use = ", ".join(pair.sites) or ("default" if pair.is_default else "-")
         row = [
             Cell(printable(pair.name)),
-            Cell(printable(str(pair.certificate))),
+            Cell(printable(pair.certificate.name)),
             Cell(_expiry(pair, "%Y-%m-%d") or "-"),
         ]
         row += [Cell("-" if days is None else str(days), "red" if is_late else ""), state, Cell(pair.key_mode or "-")]

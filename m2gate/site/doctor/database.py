@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from m2gate.site.doctor.facts import Database, Facts
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import Database, Installation
 from m2gate.site.inventory import describe_mode
 from m2gate.site.settings import DEFAULTS
 
@@ -43,13 +43,13 @@ def number(database: Database, key: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def check_file(found: Installation) -> Iterator[Finding]:
+def check_file(facts: Facts) -> Iterator[Finding]:
     """The file is missing or broken, or others than root can write it: it names code that Mongrel2 loads."""
-    file = found.places.database
-    if found.database_error:
-        yield finding("database", file, f"it cannot be read: {found.database_error}", "m2gate config apply")
-    elif found.database is None:
-        if found.sites:
+    file = facts.places.database
+    if facts.database_error:
+        yield finding("database", file, f"it cannot be read: {facts.database_error}", "m2gate config apply")
+    elif facts.database is None:
+        if facts.sites:
             yield finding(
                 "database", file, "sites are enabled, but Mongrel2 has no configuration", "m2gate config apply"
             )
@@ -57,89 +57,89 @@ def check_file(found: Installation) -> Iterator[Finding]:
     for place, remedy in ((file, f"chown root {file}; chmod 644 {file}"), (file.parent, f"chmod 755 {file.parent}")):
         status = place.stat()
         is_open = status.st_mode & 0o022
-        user = found.mongrel2
-        if is_open or (found.is_system and user is not None and status.st_uid == user.uid):
+        user = facts.mongrel2
+        if is_open or (facts.is_system and user is not None and status.st_uid == user.uid):
             who = "others than its owner" if is_open else f"{user.name if user else ''}, who runs Mongrel2,"
             what = f"{who} can write it ({describe_mode(place)}), and it names code that Mongrel2 loads"
             yield finding("database-writable", place, what, remedy)
 
 
-def check_settings(found: Installation) -> Iterator[Finding]:
+def check_settings(facts: Facts) -> Iterator[Finding]:
     """Settings that m2gate always writes have other values."""
-    if found.database is None or not found.database.servers:
+    if facts.database is None or not facts.database.servers:
         return
     for key, (name, what) in NEEDED.items():
-        value = found.database.settings.get(key)
+        value = facts.database.settings.get(key)
         if value != str(DEFAULTS[key]):
             text = "is not set" if value is None else f"= {value}"
-            yield finding(name, found.places.database, f"{key} {text}: {what}", f"set it to {DEFAULTS[key]}: {APPLY}")
+            yield finding(name, facts.places.database, f"{key} {text}: {what}", f"set it to {DEFAULTS[key]}: {APPLY}")
 
 
-def check_ident(found: Installation) -> Iterator[Finding]:
+def check_ident(facts: Facts) -> Iterator[Finding]:
     """Subscriptions without the blank: a server takes what is meant for one whose name begins alike."""
-    for handler in found.database.handlers if found.database else ():
+    for handler in facts.database.handlers if facts.database else ():
         if handler.recv_ident != f"{handler.send_ident} ":
             what = (
                 f"recv_ident = {handler.recv_ident!r} of {handler.send_ident}: without exactly one blank "
                 "behind the name a server gets replies that are meant for others, or none at all"
             )
-            yield finding("recv-ident", found.places.database, what, APPLY)
+            yield finding("recv-ident", facts.places.database, what, APPLY)
 
 
-def check_specs(found: Installation) -> Iterator[Finding]:
+def check_specs(facts: Facts) -> Iterator[Finding]:
     """Sockets for handlers that other machines can reach."""
-    for handler in found.database.handlers if found.database else ():
+    for handler in facts.database.handlers if facts.database else ():
         for spec in (handler.send_spec, handler.recv_spec):
             if spec.startswith("tcp://") and not spec.startswith(("tcp://127.", "tcp://[::1]")):
                 what = f"{spec} of {handler.send_ident} can be reached from other machines, without a password"
-                yield finding("handler-sockets", found.places.database, what, APPLY)
+                yield finding("handler-sockets", facts.places.database, what, APPLY)
 
 
-def check_kill_limits(found: Installation) -> Iterator[Finding]:
+def check_kill_limits(facts: Facts) -> Iterator[Finding]:
     """Mongrel2 would kill streams and WebSockets between two keep-alives."""
-    if found.database is None or not found.database.servers:
+    if facts.database is None or not facts.database.servers:
         return
-    ping = number(found.database, "limits.min_ping") or 0
-    rates = [bool(number(found.database, f"limits.min_{kind}_rate")) for kind in ("read", "write")]
-    limit = number(found.database, "limits.kill_limit") or 0
+    ping = number(facts.database, "limits.min_ping") or 0
+    rates = [bool(number(facts.database, f"limits.min_{kind}_rate")) for kind in ("read", "write")]
+    limit = number(facts.database, "limits.kill_limit") or 0
     if sum(rates) > limit:
         what = f"limits.kill_limit = {limit}: a connection is killed within seconds if it is slow in both directions"
-        yield finding("kill-limit", found.places.database, what, "use 2, or leave it out: " + APPLY)
+        yield finding("kill-limit", facts.places.database, what, "use 2, or leave it out: " + APPLY)
     elif 0 < ping < KEEPALIVE_MARGIN_S and sum(rates) + 1 > limit:
         what = f"limits.min_ping = {ping}: quiet streams are killed before their next keep-alive, which comes each 45 s"
-        yield finding("kill-limit", found.places.database, what, f"use {KEEPALIVE_MARGIN_S} or more, or 0: {APPLY}")
+        yield finding("kill-limit", facts.places.database, what, f"use {KEEPALIVE_MARGIN_S} or more, or 0: {APPLY}")
 
 
-def check_superpoll(found: Installation) -> Iterator[Finding]:
+def check_superpoll(facts: Facts) -> Iterator[Finding]:
     """Mongrel2 would take few connections only."""
-    if found.database is None or not found.database.servers:
+    if facts.database is None or not facts.database.servers:
         return
-    limit = number(found.database, "superpoll.max_fd")
+    limit = number(facts.database, "superpoll.max_fd")
     if limit is not None and limit < FDS_MIN:
         what = f"superpoll.max_fd = {limit}: no more connections than this are accepted"
-        yield finding("file-limit", found.places.database, what, f"use {FDS_MIN} to 65536: {APPLY}")
+        yield finding("file-limit", facts.places.database, what, f"use {FDS_MIN} to 65536: {APPLY}")
 
 
-def check_certdir(found: Installation) -> Iterator[Finding]:
+def check_certdir(facts: Facts) -> Iterator[Finding]:
     """The folder of certificates as Mongrel2 is told it: the slash at the end, and the right folder."""
-    if found.database is None or not found.database.has_tls:
+    if facts.database is None or not facts.database.has_tls:
         return
-    certdir = found.database.settings.get("certdir", "")
+    certdir = facts.database.settings.get("certdir", "")
     if not certdir.endswith("/"):
         what = f"certdir = {certdir!r}: Mongrel2 puts names right behind it, so without / at its end it does not start"
-        yield finding("certdir", found.places.database, what, APPLY)
-    elif certdir != f"{found.places.certs}/":
-        what = f"certdir = {certdir!r}, but certificates are kept in {found.places.certs}/"
-        yield finding("certdir", found.places.database, what, APPLY)
+        yield finding("certdir", facts.places.database, what, APPLY)
+    elif certdir != f"{facts.places.certs}/":
+        what = f"certdir = {certdir!r}, but certificates are kept in {facts.places.certs}/"
+        yield finding("certdir", facts.places.database, what, APPLY)
 
 
-def check_age(found: Installation) -> Iterator[Finding]:
+def check_age(facts: Facts) -> Iterator[Finding]:
     """The database has other servers than the enabled sites ask for."""
-    if found.database is None or found.site_error is not None:
+    if facts.database is None or facts.site_error is not None:
         return
-    wanted = {one.server_id: (one.address, one.port, one.tls) for one in found.listens}
-    there = {one.uuid: (one.bind_addr, one.port, one.use_ssl) for one in found.database.servers}
+    wanted = {one.server_id: (one.address, one.port, one.tls) for one in facts.listens}
+    there = {one.uuid: (one.bind_addr, one.port, one.use_ssl) for one in facts.database.servers}
     if wanted != there:
         names = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
         what = f"it is older than the enabled sites: {', '.join(names)} would change"
-        yield finding("database-outdated", found.places.database, what, "m2gate config apply")
+        yield finding("database-outdated", facts.places.database, what, "m2gate config apply")

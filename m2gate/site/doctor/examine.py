@@ -4,20 +4,20 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from m2gate.site.doctor import database, folders, fronts, machine, pairs
+from m2gate.site.doctor.facts import Facts, read_facts
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import Installation, read_installation
 from m2gate.site.doctor.software import Software, check_software
 from m2gate.site.places import Places
 
-Check = Callable[[Installation], Iterator[Finding]]
+Check = Callable[[Facts], Iterator[Finding]]
 
 
-def check_sites(found: Installation) -> Iterator[Finding]:
+def check_sites(facts: Facts) -> Iterator[Finding]:
     """An enabled site or the settings cannot be read."""
-    error = found.site_error
+    error = facts.site_error
     if error is not None:
         what = f"{error.key} = {error.value!r}: {error.problem}"
-        yield finding("site", error.source or found.places.enabled, what, error.remedy)
+        yield finding("site", error.source or facts.places.enabled, what, error.remedy)
 
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -48,5 +48,5 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 def examine(places: Places, software: Software) -> list[Finding]:
     """Return all that is wrong; nothing is changed. Raises nothing for what it finds."""
-    found = read_installation(places)
-    return [*check_software(software), *(one for check in CHECKS for one in check(found))]
+    facts = read_facts(places)
+    return [*check_software(software), *(one for check in CHECKS for one in check(facts))]

@@ -6,66 +6,66 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from m2gate.site.doctor.facts import HANDLER_GROUP, MONGREL2_USER, Facts, is_mongrel2, read_pid
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import HANDLER_GROUP, MONGREL2_USER, Installation, is_mongrel2, read_pid
 from m2gate.site.inventory import describe_mode
 
 MAKE: Final = "make it as the package does: systemd-tmpfiles --create m2gate.conf"
 
 
-def check_user(found: Installation) -> Iterator[Finding]:
+def check_user(facts: Facts) -> Iterator[Finding]:
     """The package's user is missing: nobody could run Mongrel2."""
-    if found.mongrel2 is None:
+    if facts.mongrel2 is None:
         yield finding("user", MONGREL2_USER, "there is no such user", "systemd-sysusers m2gate.conf")
 
 
-def check_missing(found: Installation) -> Iterator[Finding]:
+def check_missing(facts: Facts) -> Iterator[Finding]:
     """Folders that are not there."""
-    places = found.places
+    places = facts.places
     for folder in (places.etc, places.fragments, places.available, places.enabled):
         if not folder.is_dir():
             yield finding("folder", folder, "this folder is missing", f"install -d -m 755 {folder}")
     for folder in (places.certs, places.state, places.handlers, places.control, places.logs):
         if not folder.is_dir():
-            remedy = MAKE if found.is_system else f"mkdir -p {folder}"
+            remedy = MAKE if facts.is_system else f"mkdir -p {folder}"
             yield finding("folder", folder, "this folder is missing", remedy)
 
 
-def check_links(found: Installation) -> Iterator[Finding]:
+def check_links(facts: Facts) -> Iterator[Finding]:
     """Enabled sites whose file is gone."""
-    for link in _entries(found.places.enabled):
+    for link in _entries(facts.places.enabled):
         if link.is_symlink() and not link.exists():
             what = f"this link leads nowhere: {link.readlink()} is gone"
             yield finding("dangling-link", link, what, f"m2gate site disable {link.stem}, or put the file back")
 
 
-def check_control(found: Installation) -> Iterator[Finding]:
+def check_control(facts: Facts) -> Iterator[Finding]:
     """The control port knows no password: whoever reaches it can stop the server and cut connections."""
-    folder = found.places.control
+    folder = facts.places.control
     if folder.is_dir() and folder.stat().st_mode & 0o077:
         what = f"handlers can reach the control ports: {describe_mode(folder)}, but 0700 is needed"
         yield finding("control-port", folder, what, f"chmod 700 {folder}")
-    for server in found.database.servers if found.database else ():
+    for server in facts.database.servers if facts.database else ():
         if server.control_port != f"ipc://{folder}/{server.uuid}.control":
             what = f"control_port = {server.control_port!r} of {server.uuid}: outside of {folder} handlers reach it"
-            yield finding("control-port", found.places.database, what, "m2gate config apply --restart")
+            yield finding("control-port", facts.places.database, what, "m2gate config apply --restart")
 
 
-def check_handlers(found: Installation) -> Iterator[Finding]:
+def check_handlers(facts: Facts) -> Iterator[Finding]:
     """The sockets between Mongrel2 and the gateway: nobody else may reach them."""
-    folder = found.places.handlers
+    folder = facts.places.handlers
     if folder.is_dir() and folder.stat().st_mode & 0o007:
         what = f"everybody can enter: {describe_mode(folder)}; whoever does can read requests and answer them"
         yield finding("handler-sockets", folder, what, f"chmod 2750 {folder}")
-    for server_id in found.running():
+    for server_id in facts.running():
         for socket in (folder / f"{server_id}.req", folder / f"{server_id}.rep"):
-            yield from _check_socket(found, socket, server_id)
-        control = found.places.control / f"{server_id}.control"
+            yield from _check_socket(facts, socket, server_id)
+        control = facts.places.control / f"{server_id}.control"
         if not control.is_socket():
             yield _lost(control, server_id)
 
 
-def _check_socket(found: Installation, socket: Path, server_id: str) -> Iterator[Finding]:
+def _check_socket(facts: Facts, socket: Path, server_id: str) -> Iterator[Finding]:
     if not socket.is_socket():
         yield _lost(socket, server_id)
         return
@@ -73,9 +73,9 @@ def _check_socket(found: Installation, socket: Path, server_id: str) -> Iterator
     what = ""
     if status.st_mode & 0o002:
         what = f"everybody may connect: {describe_mode(socket)}"
-    elif found.is_system and not status.st_mode & 0o020:
+    elif facts.is_system and not status.st_mode & 0o020:
         what = f"handlers may not connect: {describe_mode(socket)}"
-    elif found.is_system and status.st_gid not in _groups():
+    elif facts.is_system and status.st_gid not in _groups():
         what = f"it does not belong to group {HANDLER_GROUP}: {describe_mode(socket)}"
     if what:
         remedy = f"the folder is 2750 with group {HANDLER_GROUP}, the server's UMask 0007: restart {server_id}"
@@ -94,16 +94,16 @@ def _groups() -> set[int]:
         return set()
 
 
-def check_pid_files(found: Installation) -> Iterator[Finding]:
+def check_pid_files(facts: Facts) -> Iterator[Finding]:
     """Pid files of servers that are gone."""
-    for file in _entries(found.places.control):
+    for file in _entries(facts.places.control):
         if file.suffix != ".pid" or not stat.S_ISREG(file.lstat().st_mode):
             continue
         pid = read_pid(file)
         if pid is None or not is_mongrel2(pid):
             what = "no Mongrel2 runs under this number: it crashed, or was killed"
             remedy = (
-                f"look into {found.places.logs / file.stem}.error.log; rm {file}, or start the server, which removes it"
+                f"look into {facts.places.logs / file.stem}.error.log; rm {file}, or start the server, which removes it"
             )
             yield finding("stale-pid", file, what, remedy)
 

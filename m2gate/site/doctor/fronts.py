@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from m2gate.site.doctor.facts import Facts
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import Installation
 from m2gate.site.doctor.nginx import Passed, find_passes, find_upstreams, parse
 
 # Buffering directives of nginx: what they hold back where they are on, which is their default.
@@ -30,13 +30,13 @@ PRIVATE: Final = (
 _ADDRESS: Final = re.compile(r"(\[[^]]*\]|[^:]*)(?::(\d+))?")
 
 
-def check_nginx(found: Installation) -> Iterator[Finding]:
+def check_nginx(facts: Facts) -> Iterator[Finding]:
     """An nginx in front of one of our ports buffers."""
-    folder = found.places.root / "etc/nginx"
-    directives = parse(folder / "nginx.conf", folder, found.places.root)
+    folder = facts.places.root / "etc/nginx"
+    directives = parse(folder / "nginx.conf", folder, facts.places.root)
     upstreams = find_upstreams(directives)
     for one in find_passes(directives):
-        if not _ports(one, upstreams) & found.ports:
+        if not _ports(one, upstreams) & facts.ports:
             continue
         for directive, what in BUFFERS.items():
             if one.settings.get(directive) != ("off",):
@@ -66,16 +66,16 @@ def _is_here(host: str) -> bool:
         return False
 
 
-def check_haproxy(found: Installation) -> Iterator[Finding]:
+def check_haproxy(facts: Facts) -> Iterator[Finding]:
     """An haproxy in front of one of our ports waits for whole requests, or cuts quiet streams."""
-    file = found.places.root / "etc/haproxy/haproxy.cfg"
+    file = facts.places.root / "etc/haproxy/haproxy.cfg"
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     sections = _sections(lines)
     for kind, body in sections:
-        if kind not in ("backend", "listen") or not any(_server_port(words) in found.ports for _, words in body):
+        if kind not in ("backend", "listen") or not any(_server_port(words) in facts.ports for _, words in body):
             continue
         defaults = [line for other, others in sections if other == "defaults" for line in others]
         for at, words in [*defaults, *body]:
@@ -102,9 +102,9 @@ def _server_port(words: list[str]) -> int | None:
     return int(port) if port.isdecimal() and _is_here(host.strip("[]")) else None
 
 
-def check_zurl(found: Installation) -> Iterator[Finding]:
+def check_zurl(facts: Facts) -> Iterator[Finding]:
     """The installed zurl would fetch from this machine and its neighbours for whoever asks."""
-    file = found.places.root / "etc/zurl.conf"
+    file = facts.places.root / "etc/zurl.conf"
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from m2gate.site.doctor.database import number
+from m2gate.site.doctor.facts import Facts
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import Installation
 
 UNITS: Final = ("m2gate-mongrel2@.service", "m2gate-gateway.service", "m2gate-worker@.service", "m2gate.target")
 UNIT_FOLDERS: Final = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
@@ -16,10 +16,10 @@ CLOCK_SLACK_S: Final = 300
 TIMEDATECTL_S: Final = 10.0
 
 
-def check_open_files(found: Installation) -> Iterator[Finding]:
+def check_open_files(facts: Facts) -> Iterator[Finding]:
     """A running server may open fewer files than its setting says."""
-    wanted = number(found.database, "superpoll.max_fd") if found.database else None
-    for server_id, pid in found.running().items():
+    wanted = number(facts.database, "superpoll.max_fd") if facts.database else None
+    for server_id, pid in facts.running().items():
         limit = open_files(pid)
         if wanted is not None and limit is not None and limit < wanted:
             what = f"server {server_id} may open {limit} files, but superpoll.max_fd is {wanted}"
@@ -37,16 +37,16 @@ def open_files(pid: int) -> int | None:
     return int(found[1]) if found else None
 
 
-def check_clock(found: Installation) -> Iterator[Finding]:
+def check_clock(facts: Facts) -> Iterator[Finding]:
     """The clock is behind what has been written here, or nobody corrects it."""
-    files = [found.places.database, found.places.settings, Path(__file__)]
+    files = [facts.places.database, facts.places.settings, Path(__file__)]
     for file in files:
-        if file.exists() and file.stat().st_mtime > found.now_s + CLOCK_SLACK_S:
+        if file.exists() and file.stat().st_mtime > facts.now_s + CLOCK_SLACK_S:
             what = (
                 "this file was written in the future: the clock is or was wrong, and certificates seem valid or expired"
             )
             yield finding("clock", file, what, "correct the clock, e.g. timedatectl set-ntp true; then touch the file")
-    if found.is_system and found.has_systemd and _is_unsynchronised():
+    if facts.is_system and facts.has_systemd and _is_unsynchronised():
         what = "nobody corrects the clock: sooner or later certificates seem expired, or not valid yet"
         yield finding("clock", "timedatectl", what, "timedatectl set-ntp true, or install chrony")
 
@@ -66,12 +66,12 @@ def _is_unsynchronised() -> bool:
     return done.stdout.strip() == "no"
 
 
-def check_units(found: Installation) -> Iterator[Finding]:
+def check_units(facts: Facts) -> Iterator[Finding]:
     """Units are missing where systemd runs."""
-    if not found.has_systemd:
+    if not facts.has_systemd:
         return
     for unit in UNITS:
-        if not any((found.places.root / folder / unit).exists() for folder in UNIT_FOLDERS):
+        if not any((facts.places.root / folder / unit).exists() for folder in UNIT_FOLDERS):
             yield finding(
                 "unit", unit, "systemd has no such unit", "install m2gate again: apt install --reinstall m2gate"
             )

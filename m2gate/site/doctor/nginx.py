@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-INCLUDES_MAX: Final = 500  # files; an include that includes itself ends here
+FILES_MAX: Final = 500
+DEPTH_MAX: Final = 50  # of blocks and includes within each other; a file that includes itself ends here
 
 _TOKEN: Final = re.compile(
     r"""\s+ | \#[^\n]* | (?P<mark>[{};]) | "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^'\\]|\\.)*)' """
@@ -34,8 +35,8 @@ def parse(file: Path, folder: Path, root: Path) -> list[Directive]:
     """Return the directives of a file, with those that it includes in their place.
 
     folder: where relative includes begin; absolute ones are taken below root.
-    A file that cannot be read or understood yields what comes before the trouble. At INCLUDES_MAX files the rest is
-    left out.
+    A file that cannot be read or understood yields what comes before the trouble. At FILES_MAX files and DEPTH_MAX
+    levels the rest is left out.
     """
     return _Parser(folder, root).read(file)
 
@@ -44,20 +45,22 @@ class _Parser:
     def __init__(self, folder: Path, root: Path) -> None:
         self._folder = folder
         self._root = root
-        self._left = INCLUDES_MAX
+        self._left = FILES_MAX
 
-    def read(self, file: Path) -> list[Directive]:
-        if self._left == 0:
+    def read(self, file: Path, depth: int = 0) -> list[Directive]:
+        if self._left == 0 or depth > DEPTH_MAX:
             return []
         self._left -= 1
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
-        return self._block(_tokens(text), file)
+        return self._block(_tokens(text), file, depth)
 
-    def _block(self, tokens: Iterator[tuple[str, bool, int]], file: Path) -> list[Directive]:
+    def _block(self, tokens: Iterator[tuple[str, bool, int]], file: Path, depth: int) -> list[Directive]:
         found: list[Directive] = []
+        if depth > DEPTH_MAX:
+            return found
         words: list[str] = []
         line = 0
         for text, is_mark, at in tokens:
@@ -67,12 +70,12 @@ class _Parser:
             elif text == "}":
                 break
             elif words:
-                block = self._block(tokens, file) if text == "{" else []
-                found += self._resolve(Directive(words=tuple(words), file=file, line=line, block=block))
+                block = self._block(tokens, file, depth + 1) if text == "{" else []
+                found += self._resolve(Directive(words=tuple(words), file=file, line=line, block=block), depth)
                 words = []
         return found
 
-    def _resolve(self, one: Directive) -> list[Directive]:
+    def _resolve(self, one: Directive, depth: int) -> list[Directive]:
         if one.name != "include" or len(one.words) != 2:
             return [one]
         pattern = one.words[1]
@@ -81,7 +84,7 @@ class _Parser:
             files = sorted(base.glob(pattern.lstrip("/")))
         except (OSError, ValueError):
             return []
-        return [directive for file in files for directive in self.read(file)]
+        return [directive for file in files for directive in self.read(file, depth + 1)]
 
 
 def _tokens(text: str) -> Iterator[tuple[str, bool, int]]:

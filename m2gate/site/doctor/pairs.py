@@ -5,52 +5,52 @@ from typing import Final
 
 from m2gate.errors import ConfigError
 from m2gate.site.certificates import DEFAULT_NAME
+from m2gate.site.doctor.facts import Facts, Identity
 from m2gate.site.doctor.finding import Finding, finding
-from m2gate.site.doctor.installation import Identity, Installation
 from m2gate.site.inventory import ListedPair, describe_mode, list_missing, list_pairs
 
 SOON_DAYS: Final = 14  # certbot renews 30 days before the end: with less something has failed for long
 HUP: Final = "then: systemctl reload 'm2gate-mongrel2@*'"
 
 
-def check_pairs(found: Installation) -> Iterator[Finding]:
+def check_pairs(facts: Facts) -> Iterator[Finding]:
     """Each pair of the folder, and the hosts that have none."""
-    certs = found.places.certs
+    certs = facts.places.certs
     if not certs.is_dir():
         return
     try:
-        pairs = list_pairs(certs, found.sites)
-        missing = list_missing(certs, found.sites)
+        pairs = list_pairs(certs, facts.sites)
+        missing = list_missing(certs, facts.sites)
     except ConfigError as error:
         yield finding("certificates", error.key, error.problem, error.remedy)
         return
     for pair in pairs:
-        yield from _check_pair(pair, found)
+        yield from _check_pair(pair, facts)
     for one in missing:
         what = f"there is no pair for {one.host} of site {one.site}: clients get the default pair and refuse it"
         yield finding(
             "pair-missing", certs, what, f"m2gate cert hook enable, or put NAME.crt and NAME.key there, {HUP}"
         )
-    yield from _check_defaults(found, {pair.stem for pair in pairs})
+    yield from _check_defaults(facts, {pair.stem for pair in pairs})
 
 
-def _check_defaults(found: Installation, stems: set[str]) -> Iterator[Finding]:
-    for server in found.database.servers if found.database else ():
+def _check_defaults(facts: Facts, stems: set[str]) -> Iterator[Finding]:
+    for server in facts.database.servers if facts.database else ():
         if server.use_ssl and server.uuid not in stems:
             what = f"the default pair {server.uuid}.crt and .key is missing: the server does not start"
-            yield finding("default-pair", found.places.certs, what, "m2gate config apply")
+            yield finding("default-pair", facts.places.certs, what, "m2gate config apply")
 
 
-def _check_pair(pair: ListedPair, found: Installation) -> Iterator[Finding]:
+def _check_pair(pair: ListedPair, facts: Facts) -> Iterator[Finding]:
     if pair.problem:
         what = f"{pair.problem}; Mongrel2 shows its default pair instead, without a word"
         yield finding("pair-broken", pair.certificate, what, f"put the right files there, {HUP}")
         return
-    yield from _check_key(pair, found.mongrel2)
+    yield from _check_key(pair, facts.mongrel2)
     if pair.is_default:
         yield from _check_default(pair)
         return
-    yield from _check_dates(pair, found.now_s)
+    yield from _check_dates(pair, facts.now_s)
     if pair.leaf is not None and not pair.leaf.covers(pair.name):
         what = f"clients that ask for {pair.name} get a certificate for {', '.join(pair.leaf.names) or 'no name'}"
         yield finding("pair-name", pair.certificate, what, f"rename the files, or get the right certificate, {HUP}")

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from m2gate.errors import ConfigError
-from m2gate.site.enabled import read_enabled, servers
+from m2gate.site.enabled import check_together, enabled_files, servers
+from m2gate.site.installation import read_installation
 from m2gate.site.model import Listen, Site
 from m2gate.site.places import Places
+from m2gate.site.sites import read_site
 
 MONGREL2_USER: Final = "m2gate-www"
 HANDLER_GROUP: Final = "m2gate"
@@ -72,11 +74,11 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Facts:
     """What the checks look at.
 
     sites:          the enabled ones; none if one of them cannot be read.
-    site_error:     why they cannot be read.
+    site_error:     why they or m2gate.toml cannot be read.
     database:       None if there is none, or none that can be read.
     database_error: why it cannot be read.
     mongrel2:       who runs Mongrel2; None where the package's user is missing.
@@ -135,12 +137,15 @@ def is_mongrel2(pid: int) -> bool:
         return False
 
 
-def read_installation(places: Places) -> Installation:
+def read_facts(places: Places) -> Facts:
     """Look at everything. Raises nothing: what cannot be read is part of the answer."""
     sites: tuple[Site, ...] = ()
     site_error = None
     try:
-        sites = read_enabled(places)
+        # A link that leads nowhere is a finding of its own, and says nothing against the other sites.
+        sites = tuple(read_site(file) for file in enabled_files(places) if file.exists())
+        check_together(sites)
+        read_installation(places)
     except ConfigError as error:
         site_error = error
     database = None
@@ -150,7 +155,7 @@ def read_installation(places: Places) -> Installation:
             database = read_database(places.database)
         except (sqlite3.Error, ValueError) as error:
             database_error = str(error)
-    return Installation(
+    return Facts(
         places=places,
         sites=sites,
         listens=tuple(servers(sites)),
