@@ -292,3 +292,23 @@ def test_a_key_that_mongrel2_may_not_read(healthy: Healthy) -> None:
         ("key-mode", "shop.test.key"),
     ]
     assert found[0].what.startswith("m2gate-www, who runs Mongrel2, may not read it: 0640 ")
+
+
+def test_what_this_user_may_not_enter(healthy: Healthy) -> None:
+    places = healthy.places
+    places.root.chmod(0o755)
+    places.handlers.chmod(0)
+    places.certs.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65_534)
+    try:
+        document, text = json.loads(doctor("--json").stdout), doctor().output
+    finally:
+        if is_root:
+            os.seteuid(0)
+        places.handlers.chmod(0o2750)
+        places.certs.chmod(0o755)
+    assert document["findings"] == []
+    assert {str(places.certs), str(places.handlers)} <= set(document["closed"])
+    assert "this user may not enter: " in text

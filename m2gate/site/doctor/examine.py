@@ -1,10 +1,11 @@
 """All checks over one installation."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from m2gate.site.doctor import database, folders, fronts, machine, pairs
-from m2gate.site.doctor.facts import Facts, read_facts
+from m2gate.site.doctor.facts import Facts, is_closed, read_facts
 from m2gate.site.doctor.finding import Finding, finding
 from m2gate.site.doctor.software import Software, check_software
 from m2gate.site.places import Places
@@ -47,6 +48,26 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def examine(places: Places, software: Software) -> list[Finding]:
-    """Return all that is wrong; nothing is changed. Raises nothing for what it finds."""
+    """Return all that is wrong; nothing is changed. Raises nothing for what it finds.
+
+    What this user may not enter is left out, see find_closed.
+    """
     facts = read_facts(places)
-    return [*check_software(software), *(one for check in CHECKS for one in check(facts))]
+    return [*check_software(software), *(one for check in CHECKS for one in _run(check, facts))]
+
+
+def _run(check: Check, facts: Facts) -> Iterator[Finding]:
+    try:
+        yield from check(facts)
+    except PermissionError:
+        # Below a folder of find_closed, which is reported once and not as a fault of each thing in it.
+        return
+    except OSError as error:
+        place = error.filename or facts.places.root
+        yield finding("unreadable", place, f"it cannot be looked at: {error.strerror}", "repair it, or look again")
+
+
+def find_closed(places: Places) -> list[Path]:
+    """Return the folders that this user may not enter: what is in them is not looked at."""
+    folders = (places.etc, places.certs, places.state, places.handlers, places.control, places.logs)
+    return [folder for folder in folders if is_closed(folder)]

@@ -120,6 +120,11 @@ class Facts:
         return found
 
 
+def is_closed(folder: Path) -> bool:
+    """Tell whether a folder is there and this user may not enter it."""
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
+
+
 def read_pid(file: Path) -> int | None:
     """Return the number in a pid file, None if there is none."""
     try:

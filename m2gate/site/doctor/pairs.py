@@ -5,7 +5,7 @@ from typing import Final
 
 from m2gate.errors import ConfigError
 from m2gate.site.certificates import DEFAULT_NAME
-from m2gate.site.doctor.facts import Facts, Identity
+from m2gate.site.doctor.facts import Facts, Identity, is_closed
 from m2gate.site.doctor.finding import Finding, finding
 from m2gate.site.inventory import ListedPair, describe_mode, list_missing, list_pairs
 
@@ -16,7 +16,7 @@ HUP: Final = "then: systemctl reload 'm2gate-mongrel2@*'"
 def check_pairs(facts: Facts) -> Iterator[Finding]:
     """Each pair of the folder, and the hosts that have none."""
     certs = facts.places.certs
-    if not certs.is_dir():
+    if not certs.is_dir() or is_closed(certs):
         return
     try:
         pairs = list_pairs(certs, facts.sites)
