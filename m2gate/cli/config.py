@@ -31,7 +31,7 @@ def render(bind: str, static: tuple[str, ...], tls_certs: str | None) -> None:
     folder = SHOWN_FOLDER / f"run-{options.port or 'PORT'}"
     certdir = None if options.tls_certs is None else folder / "certs"
     server = options.private_server(folder, options.port or 6767, ["/"], certdir)
-    click.echo(render_text(server.configuration()), nl=False)
+    click.echo(render_text(server.configuration()).text, nl=False)
 
 
 @command.command()

@@ -2,10 +2,11 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from m2gate.errors import ConfigError
-from m2gate.site.records import Configuration, Directory, Handler, Server
+from m2gate.site.records import Configuration, Directory, Handler, Server, Target
 from m2gate.site.settings import check_settings
 from m2gate.wire.mongrel2 import check_ident
 
@@ -17,29 +18,30 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\"]")
 def check_configuration(configuration: Configuration) -> None:
     """Raise ConfigError for the first thing in the configuration that cannot work."""
     source = configuration.source
-    server = configuration.server
     check_settings(configuration.settings, source)
-    for key, value in _texts(configuration):
-        _check_text(key, value, source)
-    _check_server(server, configuration)
-    for path, target in server.routes.items():
-        _check_path(path, source)
-        if isinstance(target, Handler):
-            _check_handler(target, source)
-        else:
-            _check_directory(path, target, source)
-    _check_prefixes(server, source)
-    _check_sockets(server, source)
+    for key, value in configuration.settings.items():
+        if isinstance(value, str):
+            _check_text(key, value, source)
+    for server in configuration.servers:
+        _check_server(server, configuration)
+        for path, target in server.all_routes:
+            _check_path(path, source)
+            if isinstance(target, Handler):
+                _check_handler(target, source)
+            else:
+                _check_directory(path, target, source)
+        for routes in (server.routes, *(host.routes for host in server.hosts)):
+            _check_prefixes(routes, source)
+    _check_servers(configuration.servers, source)
     for extension in configuration.mimetypes:
         if not extension.startswith("."):
             raise ConfigError("mimetypes", extension, "an extension begins with a dot", f"write .{extension}", source)
 
 
-def _texts(configuration: Configuration) -> list[tuple[str, str]]:
-    server = configuration.server
+def _texts(server: Server) -> list[tuple[str, str]]:
     texts = [(name, getattr(server, name)) for name in ("access_log", "error_log", "pid_file", "chroot")]
-    texts += [(key, value) for key, value in configuration.settings.items() if isinstance(value, str)]
-    for path, target in server.routes.items():
+    texts += [("host", host.matching) for host in server.hosts]
+    for path, target in server.all_routes:
         texts.append(("route", path))
         if isinstance(target, Handler):
             texts += [("send_spec", target.send_spec), ("recv_spec", target.recv_spec)]
@@ -59,6 +61,8 @@ def _check_text(key: str, value: str, source: str) -> None:
 
 def _check_server(server: Server, configuration: Configuration) -> None:
     source = configuration.source
+    for key, value in _texts(server):
+        _check_text(key, value, source)
     _check_ident("uuid", server.uuid, source)
     if not 1 <= server.port <= 65_535:
         raise ConfigError("port", server.port, "no such TCP port", "use a number from 1 to 65535", source)
@@ -123,24 +127,32 @@ def _check_directory(path: str, directory: Directory, source: str) -> None:
         raise ConfigError("cache_ttl", directory.cache_ttl_s, "a time is not negative", "use 0 or more", source)
 
 
-def _check_prefixes(server: Server, source: str) -> None:
+def _check_prefixes(routes: Mapping[str, Target], source: str) -> None:
     # From the first "(" on a route is a pattern. Routes with the same text before it hide each
     # other, in an order that nobody can rely on.
     seen: dict[str, str] = {}
-    for path in server.routes:
+    for path in routes:
         other = seen.setdefault(path.partition("(")[0], path)
         if other != path:
             problem = f"it begins like the route {other!r}, and Mongrel2 tries only one of them"
             raise ConfigError("route", path, problem, "make the part before the ( different", source)
 
 
-def _check_sockets(server: Server, source: str) -> None:
+def _check_servers(servers: Sequence[Server], source: str) -> None:
+    """Check what no two servers may have in common, nor two handlers of one."""
     # Mongrel2 merges two handlers with the same pair of sockets and lets the first one's protocol
     # win; with one socket in common the second one's bind fails while the server runs on.
-    owners: dict[str, Handler] = {}
-    _check_spec("control_port", server.control_port, source)
-    for handler in dict.fromkeys(t for t in server.routes.values() if isinstance(t, Handler)):
-        for key, spec in (("send_spec", handler.send_spec), ("recv_spec", handler.recv_spec)):
-            if spec == server.control_port or owners.setdefault(spec, handler) is not handler:
-                problem = "another socket of this server has the same address"
+    owners: dict[str, Handler | Server] = {}
+    taken: dict[tuple[str, object], Server] = {}
+    for server in servers:
+        for key, value in (("uuid", server.uuid), ("port", (server.bind_addr, server.port))):
+            if taken.setdefault((key, value), server) is not server:
+                raise ConfigError(key, value, "another server has it", "give each its own", source)
+        _check_spec("control_port", server.control_port, source)
+        sockets: list[tuple[str, str, Handler | Server]] = [("control_port", server.control_port, server)]
+        for handler in dict.fromkeys(target for _, target in server.all_routes if isinstance(target, Handler)):
+            sockets += [("send_spec", handler.send_spec, handler), ("recv_spec", handler.recv_spec, handler)]
+        for key, spec, owner in sockets:
+            if owners.setdefault(spec, owner) is not owner:
+                problem = "another socket has the same address"
                 raise ConfigError(key, spec, problem, "give each its own", source)

@@ -20,6 +20,12 @@ LOAD_TIMEOUT_S: Final = 30.0
 
 Row = tuple[object, ...]
 
+# What is the same in the queries for handlers and for folders.
+_OF_ROUTES: Final = (
+    "select uuid, host.name, path, target_type, {} from route join host on host.id = host_id"
+    " join server on server.id = server_id join {} as target on target.id = target_id where target_type = '{}'"
+)
+
 
 class LoadError(M2GateError):
     """m2sh is missing, failed, or wrote something else than was meant."""
@@ -42,16 +48,27 @@ def write_configuration(configuration: Configuration, folder: Path) -> Path:
     Returns the path of the database. Raises ConfigError for a configuration that cannot work and
     LoadError if the database does not hold what was meant.
     """
-    for target in configuration.server.routes.values():
-        if isinstance(target, Directory):
-            check_neighbours(Path(target.base), configuration.source)
-    text = folder / "mongrel2.conf"
-    database = folder / "mongrel2.sqlite"
-    text.write_text(render(configuration), encoding="utf-8")
+    text, database = folder / "mongrel2.conf", folder / "mongrel2.sqlite"
+    write_database(configuration, text, database)
+    return database
+
+
+def write_database(configuration: Configuration, text: Path, database: Path) -> Configuration:
+    """Render a configuration into the file text, and load that into a database.
+
+    Returns what is in it, which is the configuration with whatever fragments of the administrator have changed.
+    Raises as write_configuration().
+    """
+    for server in configuration.servers:
+        for _, target in server.all_routes:
+            if isinstance(target, Directory):
+                check_neighbours(Path(target.base), configuration.source)
+    rendered = render(configuration)
+    text.write_text(rendered.text, encoding="utf-8")
     load(text, database)
     _insert_mimetypes(configuration, database)
-    compare(configuration, database)
-    return database
+    compare(rendered.configuration, database)
+    return rendered.configuration
 
 
 def load(text: Path, database: Path) -> None:
@@ -89,25 +106,38 @@ def compare(configuration: Configuration, database: Path) -> None:
 
 
 def _expectations(configuration: Configuration) -> dict[str, tuple[str, list[Row]]]:
-    server = configuration.server
+    servers = configuration.servers
+    routes = [
+        (server.uuid, host, path, target)
+        for server in servers
+        for host, some in ((HOST_NAME, server.routes), *((one.matching, one.routes) for one in server.hosts))
+        for path, target in some.items()
+    ]
     return {
         "server": (
             "select uuid, access_log, error_log, pid_file, chroot, control_port, bind_addr, port, use_ssl, default_host"
             " from server",
-            [_server_row(server)],
+            [_server_row(server) for server in servers],
         ),
-        "host": ("select name, matching from host", [(HOST_NAME, HOST_NAME)]),
+        "host": (
+            "select uuid, host.name, matching from host left join server on server.id = server_id",
+            [
+                (server.uuid, name, name)
+                for server in servers
+                for name in (HOST_NAME, *(host.matching for host in server.hosts))
+            ],
+        ),
         "handler route": (
-            "select path, target_type, send_spec, send_ident, recv_spec, recv_ident, raw_payload, protocol"
-            " from route join handler on handler.id = target_id where target_type = 'handler'",
-            [_route_row(path, target) for path, target in server.routes.items() if isinstance(target, Handler)],
+            _OF_ROUTES.format(
+                "send_spec, send_ident, recv_spec, recv_ident, raw_payload, protocol", "handler", "handler"
+            ),
+            [_route_row(*route) for route in routes if isinstance(route[-1], Handler)],
         ),
         "dir route": (
-            "select path, target_type, base, index_file, default_ctype, cache_ttl"
-            " from route join directory on directory.id = target_id where target_type = 'dir'",
-            [_route_row(path, target) for path, target in server.routes.items() if not isinstance(target, Handler)],
+            _OF_ROUTES.format("base, index_file, default_ctype, cache_ttl", "directory", "dir"),
+            [_route_row(*route) for route in routes if not isinstance(route[-1], Handler)],
         ),
-        "route": ("select path from route", [(path,) for path in server.routes]),
+        "route": ("select path from route", [(path,) for _, _, path, _ in routes]),
         "setting": (
             "select key, value from setting",
             [(key, str(value)) for key, value in configuration.settings.items()],
@@ -121,11 +151,11 @@ def _server_row(server: Server) -> Row:
     return (server.uuid, *files, *address, HOST_NAME)
 
 
-def _route_row(path: str, target: Target) -> Row:
+def _route_row(uuid: str, host: str, path: str, target: Target) -> Row:
     if isinstance(target, Handler):
         sockets = (target.send_spec, target.send_ident, target.recv_spec, target.recv_ident)
-        return (path, "handler", *sockets, int(target.raw_payload), target.protocol)
-    return (path, "dir", target.base, target.index_file, target.default_ctype, target.cache_ttl_s)
+        return (uuid, host, path, "handler", *sockets, int(target.raw_payload), target.protocol)
+    return (uuid, host, path, "dir", target.base, target.index_file, target.default_ctype, target.cache_ttl_s)
 
 
 def _insert_mimetypes(configuration: Configuration, database: Path) -> None:

@@ -70,7 +70,7 @@ class PrivateServer:
             use_ssl=self.certdir is not None,
         )
         return Configuration(
-            server=server,
+            servers=(server,),
             settings=settings,
             mimetypes=MIMETYPES if self.static else {},
             source=self.source,

@@ -54,11 +54,23 @@ Target = Handler | Directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Routes for names that end in ``matching``; Mongrel2 compares no more than that.
+
+    Only folders need it: whose handler a request is for is decided by whoever receives it.
+    """
+
+    matching: str
+    routes: Mapping[str, Target]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One Mongrel2 process: one address, one set of routes, its files.
+    """One Mongrel2 process: one address, its routes, its files.
 
     uuid:   name of the process and of its default TLS pair; letters, digits and ``-``.
-    routes: path prefix, or ``@name`` for a JSON socket, to what answers it.
+    routes: path prefix, or ``@name`` for a JSON socket, to what answers it where no host says otherwise.
+    hosts:  routes of some names.
     chroot: ``""`` for none.
     """
 
@@ -72,17 +84,23 @@ class Server:
     bind_addr: str = "127.0.0.1"
     chroot: str = ""
     use_ssl: bool = False
+    hosts: tuple[Host, ...] = ()
+
+    @property
+    def all_routes(self) -> list[tuple[str, Target]]:
+        """The routes of all hosts, the default one first."""
+        return [*self.routes.items(), *(route for host in self.hosts for route in host.routes.items())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """All that one configuration database holds: settings count for the whole of it.
+    """All that one configuration database holds: settings count for all servers in it.
 
     mimetypes: ``.ext`` to content type, for directories, beyond the 850 that m2sh knows.
     source:    where the values come from, for error messages.
     """
 
-    server: Server
+    servers: tuple[Server, ...]
     settings: Mapping[str, SettingValue]
     mimetypes: Mapping[str, str] = field(default_factory=dict)
     source: str = "configuration"

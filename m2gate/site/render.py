@@ -1,15 +1,20 @@
 """Render a configuration as m2sh's language, from the templates in ``mongrel2.conf.d``."""
 
 import sys
+import traceback
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import jinja2
 
 from m2gate.errors import ConfigError
 from m2gate.site.check import check_configuration
-from m2gate.site.records import Configuration, Directory, Handler, SettingValue, Target
+from m2gate.site.places import Places
+from m2gate.site.records import HOST_NAME, Configuration, Directory, Handler, Server, SettingValue, Target
 
-MAIN_TEMPLATE = "mongrel2.conf.j2"
+MAIN_TEMPLATE: Final = "mongrel2.conf.j2"
+FRAGMENTS: Final = "[0-9]*.j2"
 
 
 def find_templates() -> Path:
@@ -29,15 +34,34 @@ def find_templates() -> Path:
     raise ConfigError("templates", names, "no such folder has them", "install m2gate again", "installation")
 
 
-def render(configuration: Configuration, templates: Path | None = None) -> str:
-    """Return the text that ``m2sh load`` takes.
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The text that ``m2sh load`` takes, and the configuration that it says."""
 
-    templates: another folder of templates; None searches the usual places.
-    Raises ConfigError if the configuration cannot work.
+    text: str
+    configuration: Configuration
+
+
+def find_fragments(templates: Path) -> Path:
+    """Return the folder of the fragments that write the settings: the administrator's, if there is one."""
+    administrators = Places.here().fragments
+    return administrators if administrators.is_dir() else templates
+
+
+def render(configuration: Configuration, templates: Path | None = None) -> Rendered:
+    """Render a configuration.
+
+    templates: another folder of templates, fragments included; None searches the usual places.
+    Raises ConfigError if the configuration cannot work, or a template cannot be rendered.
     """
     check_configuration(configuration)
+    folder = templates or find_templates()
+    fragments = templates or find_fragments(folder)
+    names = sorted(path.name for path in fragments.glob(FRAGMENTS))
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates or find_templates()),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.FileSystemLoader(folder), jinja2.PrefixLoader({"fragment": jinja2.FileSystemLoader(fragments)})]
+        ),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 - the text is no HTML; quoted() knows m2sh's strings
         trim_blocks=True,
@@ -46,16 +70,60 @@ def render(configuration: Configuration, templates: Path | None = None) -> str:
     )
     environment.filters["quoted"] = quoted
     settings = _Settings(configuration)
-    routes = list(configuration.server.routes.items())
-    targets = list(dict.fromkeys(target for _, target in routes))
-    return environment.get_template(MAIN_TEMPLATE).render(
-        server=configuration.server,
-        routes=[(path, _name(target, targets)) for path, target in routes],
-        handlers=[(_name(target, targets), target) for target in targets if isinstance(target, Handler)],
-        directories=[(_name(target, targets), target) for target in targets if isinstance(target, Directory)],
-        mimetypes=configuration.mimetypes,
-        settings=settings,
+    servers = configuration.servers
+    targets = list(dict.fromkeys(target for server in servers for _, target in server.all_routes))
+    try:
+        text = environment.get_template(MAIN_TEMPLATE).render(
+            servers=[_View(server, number, targets) for number, server in enumerate(servers, 1)],
+            handlers=[(_name(target, targets), target) for target in targets if isinstance(target, Handler)],
+            directories=[(_name(target, targets), target) for target in targets if isinstance(target, Directory)],
+            mimetypes=configuration.mimetypes,
+            fragments=[f"fragment/{name}" for name in names],
+            settings=settings,
+        )
+    except jinja2.TemplateError as error:
+        raise _template_error(error, folder, fragments) from error
+    changed = replace(configuration, settings=settings.written)
+    if settings.written != configuration.settings:
+        check_configuration(replace(changed, source=str(fragments)))
+    return Rendered(text, changed)
+
+
+def _template_error(error: jinja2.TemplateError, folder: Path, fragments: Path) -> ConfigError:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        name, line = error.name or MAIN_TEMPLATE, error.lineno
+    elif isinstance(error, jinja2.TemplateNotFound):
+        name, line = str(error.name), 0
+    else:  # jinja puts the template's own lines into the traceback
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+        name, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else (MAIN_TEMPLATE, 0)
+    path = fragments / name.removeprefix("fragment/") if name.startswith("fragment/") else folder / name
+    source = f"{path}:{line}" if line else str(path)
+    return ConfigError(
+        "template", path.name, f"{error.message}", "correct it, or install the packaged one again", source
     )
+
+
+class _View:
+    """One server as the templates see it."""
+
+    def __init__(self, server: Server, number: int, targets: list[Target]) -> None:
+        self._server = server
+        self.variable = f"server_{number}"
+        hosts = [(HOST_NAME, server.routes), *((host.matching, host.routes) for host in server.hosts)]
+        self.hosts = [
+            {
+                "variable": f"host_{number}_{place}",
+                "name": name,
+                "matching": name,
+                "is_default": place == 0,
+                "routes": [(path, _name(target, targets)) for path, target in routes.items()],
+            }
+            for place, (name, routes) in enumerate(hosts)
+        ]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._server, name)
 
 
 def _name(target: Target, targets: list[Target]) -> str:
@@ -76,14 +144,21 @@ class _Settings:
 
     def __init__(self, configuration: Configuration) -> None:
         self._left = dict(configuration.settings)
+        self.written: dict[str, SettingValue] = {}
 
     def has(self, key: str) -> bool:
         """Tell whether the setting is there and not written yet."""
         return key in self._left
 
-    def line(self, key: str) -> str:
-        """Return the line of a setting, and count it as written."""
-        return f"{quoted(key)}: {quoted(self._left.pop(key))}"
+    def line(self, key: str, value: SettingValue | None = None) -> str:
+        """Return the line of a setting, and count it as written. value: in place of what it has."""
+        meant = self._left.pop(key, None) if key not in self.written else None
+        if value is None:
+            value = meant
+        if value is None:
+            raise jinja2.TemplateRuntimeError(f"the setting {key} is written twice, or has no value")
+        self.written[key] = value
+        return f"{quoted(key)}: {quoted(value)}"
 
     def rest(self) -> list[str]:
         """Return the names of the settings that no template mentions."""

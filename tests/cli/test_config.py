@@ -16,7 +16,7 @@ def test_render_prints_what_m2sh_takes(tmp_path: Path) -> None:
     assert "    port=8080\n" in done.stdout
     assert '    bind_addr="0.0.0.0"\n' in done.stdout
     assert f'    base="{tmp_path}/public/"\n' in done.stdout
-    assert done.stdout.endswith("servers = [server]\n")
+    assert done.stdout.endswith("servers = [server_1]\n")
 
 
 def test_check_says_that_it_is_good(tmp_path: Path) -> None:

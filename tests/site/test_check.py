@@ -30,7 +30,7 @@ def configuration(
     mimetypes: Mapping[str, str] | None = None,
 ) -> Configuration:
     return Configuration(
-        server=server,
+        servers=(server,),
         settings={**DEFAULTS, **(settings or {})},
         mimetypes=mimetypes or {},
         source="shop.toml",

@@ -22,12 +22,12 @@ PRIVATE = PrivateServer(
 
 
 def test_golden() -> None:
-    assert render(PRIVATE.configuration()) == GOLDEN.read_text()
+    assert render(PRIVATE.configuration()).text == GOLDEN.read_text()
 
 
 def test_recv_ident_ends_in_a_blank() -> None:
     assert PRIVATE.handler.recv_ident == "m2gate "
-    assert 'recv_ident="m2gate "' in render(PRIVATE.configuration())
+    assert 'recv_ident="m2gate "' in render(PRIVATE.configuration()).text
 
 
 def test_each_known_setting_is_written_once() -> None:
@@ -39,14 +39,14 @@ def test_each_known_setting_is_written_once() -> None:
         "ssl.ca_chain": "/ca.pem",
     }
     every = {key: rule.high if isinstance(rule, Bounds) else texts[key] for key, rule in KNOWN.items()}
-    text = render(PrivateServer(folder=Path("/r"), port=1, settings=every).configuration())
+    text = render(PrivateServer(folder=Path("/r"), port=1, settings=every).configuration()).text
     for key, value in every.items():
         written = f'"{value}"' if isinstance(value, str) else value
         assert text.count(f'"{key}": {written}\n') == 1
 
 
 def test_each_setting_of_ours_has_its_reason() -> None:
-    lines = render(PRIVATE.configuration()).splitlines()
+    lines = render(PRIVATE.configuration()).text.splitlines()
     start = lines.index("settings = {")
     settings = [number for number in range(start, len(lines)) if lines[number].startswith('    "')]
     assert len(settings) > 10
@@ -57,7 +57,7 @@ def test_each_setting_of_ours_has_its_reason() -> None:
 
 def test_a_bad_configuration_is_not_rendered() -> None:
     with pytest.raises(ConfigError, match="port = 0"):
-        render(PrivateServer(folder=Path("/r"), port=0).configuration())
+        render(PrivateServer(folder=Path("/r"), port=0).configuration()).text
 
 
 def test_templates_of_a_checkout_come_first() -> None:
