@@ -1,7 +1,9 @@
 """What `m2gate doctor` says of installations that are spoiled in one place each: that, and nothing else."""
 
+import ast
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from m2gate.cli.doctor import command
+from m2gate.site.doctor.database import NEEDED
 from m2gate.site.doctor.facts import Identity, read_facts
 from m2gate.site.doctor.pairs import check_pairs
 from m2gate.site.doctor.software import LIBRARIES, Software, check_software, find_software
@@ -158,6 +161,12 @@ SABOTAGES = [
     sabotage("key-mode", "shop.test.key", lambda one: (one.places.certs / "shop.test.key").chmod(0o644)),
     sabotage("kill-limit", "config.sqlite", lambda one: one.setting("limits.min_ping", "30"), "kill-limit-ping"),
     sabotage("kill-limit", "config.sqlite", lambda one: one.setting("limits.kill_limit", "1")),
+    sabotage(
+        "kill-limit",
+        "config.sqlite",
+        lambda one: one.write("etc/m2gate/m2gate.toml", "[gateway]\nkeepalive = 110\n"),
+        "kill-limit-keepalive",
+    ),
     sabotage("file-limit", "config.sqlite", lambda one: one.setting("superpoll.max_fd", "256")),
     sabotage(
         "hot-dividend", "config.sqlite", lambda one: one.sql("delete from setting where key = 'superpoll.hot_dividend'")
@@ -280,6 +289,16 @@ def test_software_that_is_missing_or_old(change: dict[str, Any], name: str, what
 def test_needed_versions_are_those_of_the_package() -> None:
     lines = (ROOT / "setup.cfg").read_text().partition("install_requires =\n")[2].partition("\n\n")[0].splitlines()
     assert dict(line.strip().split(">=") for line in lines) == LIBRARIES
+
+
+def test_the_reference_has_every_finding() -> None:
+    names = {name for name, _ in NEEDED.values()}
+    for file in (ROOT / "m2gate/site/doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "finding":
+                names |= {str(node.args[0].value)} if isinstance(node.args[0], ast.Constant) else set()
+    rows = re.findall(r"^\| (`.*`) \|", (ROOT / "docs/reference/doctor.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z-]+)`", " ".join(rows))) == sorted(names)
 
 
 def test_a_key_that_mongrel2_may_not_read(healthy: Healthy) -> None:

@@ -9,7 +9,7 @@ from m2gate.site.inventory import describe_mode
 from m2gate.site.settings import DEFAULTS
 
 APPLY: Final = "m2gate config apply --restart"
-KEEPALIVE_MARGIN_S: Final = 60  # keep-alives go out each 45 s
+KEEPALIVE_MARGIN_S: Final = 15
 FDS_MIN: Final = 1_024
 
 # What Mongrel2 takes where the database says nothing.
@@ -105,9 +105,12 @@ def check_kill_limits(facts: Facts) -> Iterator[Finding]:
     if sum(rates) > limit:
         what = f"limits.kill_limit = {limit}: a connection is killed within seconds if it is slow in both directions"
         yield finding("kill-limit", facts.places.database, what, "use 2, or leave it out: " + APPLY)
-    elif 0 < ping < KEEPALIVE_MARGIN_S and sum(rates) + 1 > limit:
-        what = f"limits.min_ping = {ping}: quiet streams are killed before their next keep-alive, which comes each 45 s"
-        yield finding("kill-limit", facts.places.database, what, f"use {KEEPALIVE_MARGIN_S} or more, or 0: {APPLY}")
+    elif 0 < ping < (low := facts.keepalive_s + KEEPALIVE_MARGIN_S) and sum(rates) + 1 > limit:
+        every = f"{facts.keepalive_s:g} s"
+        what = (
+            f"limits.min_ping = {ping}: quiet streams are killed before their next keep-alive, which comes each {every}"
+        )
+        yield finding("kill-limit", facts.places.database, what, f"use {low:g} or more, or 0: {APPLY}")
 
 
 def check_superpoll(facts: Facts) -> Iterator[Finding]:

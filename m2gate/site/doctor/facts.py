@@ -19,6 +19,7 @@ from m2gate.site.sites import read_site
 
 MONGREL2_USER: Final = "m2gate-www"
 HANDLER_GROUP: Final = "m2gate"
+KEEPALIVE_S: Final = 45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class Facts:
     site_error:     why they or m2gate.toml cannot be read.
     database:       None if there is none, or none that can be read.
     database_error: why it cannot be read.
+    keepalive_s:    how often the gateway tells Mongrel2 that a stream is in use.
     mongrel2:       who runs Mongrel2; None where the package's user is missing.
     now_s:          Unix time.
     """
@@ -91,6 +93,7 @@ class Facts:
     site_error: ConfigError | None = None
     database: Database | None = None
     database_error: str = ""
+    keepalive_s: float = KEEPALIVE_S
     mongrel2: Identity | None = None
     now_s: float = 0.0
 
@@ -146,11 +149,12 @@ def read_facts(places: Places) -> Facts:
     """Look at everything. Raises nothing: what cannot be read is part of the answer."""
     sites: tuple[Site, ...] = ()
     site_error = None
+    keepalive: object = KEEPALIVE_S
     try:
         # A link that leads nowhere is a finding of its own, and says nothing against the other sites.
         sites = tuple(read_site(file) for file in enabled_files(places) if file.exists())
         check_together(sites)
-        read_installation(places)
+        keepalive = read_installation(places).gateway.get("keepalive", KEEPALIVE_S)
     except ConfigError as error:
         site_error = error
     database = None
@@ -167,6 +171,7 @@ def read_facts(places: Places) -> Facts:
         site_error=site_error,
         database=database,
         database_error=database_error,
+        keepalive_s=keepalive if isinstance(keepalive, int | float) else KEEPALIVE_S,
         mongrel2=find_identity(places),
         now_s=time.time(),
     )
