@@ -1,4 +1,4 @@
-"""The recipes of docs/howto/front-proxy.md, word for word, with Debian's nginx and haproxy.
+"""The recipes of docs/howto/front-proxy.md, word for word, with Debian's nginx, haproxy and Caddy.
 
 Only addresses and paths are put in the place of the page's: the tests need ports and certificates of their own.
 """
@@ -130,7 +130,18 @@ def haproxy_command(folder: Path, pair: Path, port: int, app_port: int) -> list[
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-COMMANDS: Final = {"nginx": nginx_command, "haproxy": haproxy_command}
+def caddy_command(folder: Path, pair: Path, port: int, app_port: int) -> list[str]:
+    own = f"tls {pair} {pair.with_suffix('.key')}"
+    site = put(
+        recipe("caddy"),
+        ("shop.example {", f"https://{NAME}:{port} {{\n    {own}"),
+        ("127.0.0.1:8080", f"127.0.0.1:{app_port}"),
+    )
+    (folder / "Caddyfile").write_text(f"{{\n    admin off\n    auto_https off\n}}\n{site}")
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+
+
+COMMANDS: Final = {"nginx": nginx_command, "haproxy": haproxy_command, "caddy": caddy_command}
 
 
 @contextmanager
@@ -139,7 +150,8 @@ def fronted(kind: str) -> Iterator[Front]:
         pair = make_pair(folder, "pair", [NAME])
         port = free_port()
         command = COMMANDS[kind](folder, pair, port, run.port)
-        environ = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+        environ = {**os.environ, **home, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         log = folder / "output.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
