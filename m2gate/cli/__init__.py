@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "doctor": "m2gate.cli.doctor",
     "publish": "m2gate.cli.publish",
     "run": "m2gate.cli.run",
+    "site": "m2gate.cli.site",
     "config": "m2gate.cli.config",
     "gateway": "m2gate.cli.gateway",
     "status": "m2gate.cli.status",

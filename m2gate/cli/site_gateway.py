@@ -3,6 +3,7 @@
 from m2gate.cli.rundir import RunError
 from m2gate.gateway.place import default_folder
 from m2gate.gateway.settings import GatewaySettings
+from m2gate.site.configure import control_spec, handler_of
 from m2gate.site.enabled import read_enabled, servers
 from m2gate.site.installation import read_installation
 from m2gate.site.model import Listen, Site
@@ -26,12 +27,12 @@ def gateway_settings(places: Places) -> GatewaySettings:
 
 
 def _server(places: Places, listen: Listen) -> dict[str, str]:
-    ident = listen.server_id
+    handler = handler_of(listen, places)
     return {
-        "send_ident": ident,
-        "send_spec": f"ipc://{places.handlers}/{ident}.req",
-        "recv_spec": f"ipc://{places.handlers}/{ident}.rep",
-        "control_spec": f"ipc://{places.control}/{ident}.control",
+        "send_ident": handler.send_ident,
+        "send_spec": handler.send_spec,
+        "recv_spec": handler.recv_spec,
+        "control_spec": control_spec(listen, places),
     }
 
 

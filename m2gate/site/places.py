@@ -60,6 +60,16 @@ class Places:
         return self.state / "config.sqlite"
 
     @property
+    def applied(self) -> Path:
+        """What the last ``m2gate config apply`` has done, besides the database."""
+        return self.state / "applied.json"
+
+    @property
+    def acme(self) -> Path:
+        """Where certbot puts its challenges (``--webroot``)."""
+        return self.state / "acme"
+
+    @property
     def run(self) -> Path:
         """Sockets and pid files."""
         return self.root / "run/m2gate"

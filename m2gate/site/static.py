@@ -37,6 +37,8 @@ def check_neighbours(folder: Path, source: str) -> None:
     ``GET /static/../public-old/x`` gets ``/srv/public-old/x`` (seen on 1.12.2).
     """
     real = Path(os.path.realpath(folder))
+    if not real.parent.exists():
+        return
     try:
         names = os.listdir(real.parent)
     except OSError as error:
