@@ -6,11 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from m2gate.site.certificates import make_default_pairs
-from m2gate.site.enabled import read_enabled, servers
-from m2gate.site.model import Listen
+from m2gate.site.apply import install_pairs, prepared
 from m2gate.site.places import Places
-from m2gate.site.settings import DEFAULTS, tls_settings
 from tests.system.processes import make_pair
 
 SITE: Final = """\
@@ -23,15 +20,6 @@ target = "/srv/shop/app.py"
 [[route]]
 path = "/"
 handler = "shop"
-"""
-
-# The tables that Mongrel2 reads, as m2sh makes them, with the columns that the doctor looks at.
-SCHEMA: Final = """
-create table server (id integer primary key, uuid text, default_host text, bind_addr text, port integer, chroot text,
-    access_log text, error_log text, pid_file text, use_ssl integer, control_port text);
-create table handler (id integer primary key, send_spec text, send_ident text, recv_spec text, recv_ident text,
-    raw_payload integer, protocol text);
-create table setting (id integer primary key, key text, value text);
 """
 
 
@@ -57,43 +45,11 @@ class Healthy:
         (self.places.enabled / file.name).symlink_to(Path("../sites-available") / file.name)
 
     def apply(self) -> None:
-        """Write the database for what is enabled."""
-        listens = servers(read_enabled(self.places))
-        make_default_pairs(self.places.certs, [one.server_id for one in listens if one.tls], "test")
-        self.places.database.unlink(missing_ok=True)
-        settings = {**DEFAULTS, **tls_settings(f"{self.places.certs}/")}
-        with closing(sqlite3.connect(self.places.database)) as connection, connection:
-            connection.executescript(SCHEMA)
-            self._insert(connection, "setting", [{"key": key, "value": str(value)} for key, value in settings.items()])
-            self._insert(connection, "server", [self._server(one) for one in listens])
-            self._insert(connection, "handler", [self._handler(one.server_id) for one in listens])
-        self.places.database.chmod(0o644)
-
-    def _server(self, listen: Listen) -> dict[str, object]:
-        control = self.places.control / listen.server_id
-        return {
-            "uuid": listen.server_id,
-            "bind_addr": listen.address,
-            "port": listen.port,
-            "use_ssl": int(listen.tls),
-            "control_port": f"ipc://{control}.control",
-            "pid_file": f"{control}.pid",
-        }
-
-    def _handler(self, server_id: str) -> dict[str, object]:
-        sockets = self.places.handlers / server_id
-        return {
-            "send_spec": f"ipc://{sockets}.req",
-            "send_ident": server_id,
-            "recv_spec": f"ipc://{sockets}.rep",
-            "recv_ident": f"{server_id} ",
-        }
-
-    @staticmethod
-    def _insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, object]]) -> None:
-        for row in rows:
-            marks = ", ".join("?" * len(row))
-            connection.execute(f"insert into {table} ({', '.join(row)}) values ({marks})", list(row.values()))  # noqa: S608
+        """Do what `m2gate config apply` does with files."""
+        with prepared(self.places) as preparation:
+            plan = preparation.plan()
+            install_pairs(self.places, plan.sites)
+            preparation.install(plan)
 
     def sql(self, statement: str, *values: object) -> None:
         """Change the database, as somebody with sqlite3 would."""

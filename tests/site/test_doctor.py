@@ -95,6 +95,13 @@ def systemd_without_units(healthy: Healthy) -> None:
         healthy.write(f"usr/lib/systemd/system/{unit}", "[Unit]\n")
 
 
+def add_folder(healthy: Healthy) -> None:
+    folder = healthy.places.root / "srv/static"
+    folder.mkdir(parents=True)
+    text = f'{SITE}\n[[route]]\npath = "/static/"\ndir = "{folder}/"\n'
+    (healthy.places.available / "shop.toml").write_text(text)
+
+
 def nginx(healthy: Healthy, inside: str, target: str = "http://127.0.0.1:8080") -> None:
     healthy.write("etc/nginx/nginx.conf", "events {}\nhttp {\n    include /etc/nginx/sites-enabled/*;\n}\n")
     healthy.write(
@@ -196,6 +203,18 @@ SABOTAGES = [
         "database-outdated",
         "config.sqlite",
         lambda one: one.enable("new", NEW),
+    ),
+    sabotage(
+        "database-outdated",
+        "config.sqlite",
+        add_folder,
+        "database-outdated-route",
+    ),
+    sabotage(
+        "database-outdated",
+        "config.sqlite",
+        lambda one: one.write("etc/m2gate/m2gate.toml", '[mongrel2]\n"limits.header_count" = 99\n'),
+        "database-outdated-setting",
     ),
     sabotage("database", "config.sqlite", lambda one: one.places.database.unlink(), "database-missing"),
     sabotage("database", "config.sqlite", lambda one: one.places.database.write_text("nonsense"), "database-broken"),

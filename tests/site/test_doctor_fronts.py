@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from m2gate.site.doctor.facts import Facts
+from m2gate.site.doctor.facts import Facts, ServerRow
 from m2gate.site.doctor.fronts import PRIVATE, check_haproxy, check_nginx, check_zurl
 from m2gate.site.doctor.nginx import DEPTH_MAX, FILES_MAX, Directive, find_passes, find_upstreams, parse
-from m2gate.site.model import Listen
 from m2gate.site.places import Places
 from tests.system.processes import ROOT
 
-HTTP = Listen(address="127.0.0.1", port=8080)
+
+def server(port: int) -> ServerRow:
+    return ServerRow(uuid=f"local-{port}", bind_addr="127.0.0.1", port=port, use_ssl=port == 443, control_port="")
 
 
 @dataclass
@@ -25,13 +26,13 @@ class Machine:
         file.write_text(text)
         return file
 
-    def found(self, *listens: Listen) -> Facts:
-        return Facts(places=Places(self.root), listens=listens or (HTTP,))
+    def found(self, port: int = 8080) -> Facts:
+        return Facts(places=Places(self.root), wanted=(server(port),))
 
-    def nginx(self, text: str, *listens: Listen) -> list[str]:
+    def nginx(self, text: str, port: int = 8080) -> list[str]:
         """Where something is held back, as ``file:line what``."""
         self.write("etc/nginx/nginx.conf", text)
-        return [f"{Path(one.where).name} {one.remedy}" for one in check_nginx(self.found(*listens))]
+        return [f"{Path(one.where).name} {one.remedy}" for one in check_nginx(self.found(port))]
 
 
 @pytest.fixture
@@ -137,9 +138,7 @@ def test_nginx_in_front_of_whom(machine: Machine, target: str, is_ours: bool) ->
 def test_nginx_default_ports(machine: Machine) -> None:
     text = "proxy_request_buffering off; server { location / { proxy_pass https://127.0.0.1; } }"
     assert machine.nginx(text) == []
-    assert machine.nginx(text, Listen(address="127.0.0.1", port=443, tls=True)) == [
-        "nginx.conf:1 add there: proxy_buffering off;"
-    ]
+    assert machine.nginx(text, 443) == ["nginx.conf:1 add there: proxy_buffering off;"]
 
 
 def test_nginx_as_the_page_has_it(machine: Machine) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from m2gate.site.doctor.facts import Database, Facts
+from m2gate.site.doctor.facts import Database, Facts, ServerRow
 from m2gate.site.doctor.finding import Finding, finding
 from m2gate.site.inventory import describe_mode
 from m2gate.site.settings import DEFAULTS
@@ -137,12 +137,17 @@ def check_certdir(facts: Facts) -> Iterator[Finding]:
 
 
 def check_age(facts: Facts) -> Iterator[Finding]:
-    """The database has other servers than the enabled sites ask for."""
+    """The database has other servers, routes or settings than the enabled sites and m2gate.toml ask for."""
     if facts.database is None or facts.site_error is not None:
         return
-    wanted = {one.server_id: (one.address, one.port, one.tls) for one in facts.listens}
-    there = {one.uuid: (one.bind_addr, one.port, one.use_ssl) for one in facts.database.servers}
-    if wanted != there:
-        names = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
-        what = f"it is older than the enabled sites: {', '.join(names)} would change"
+    wanted = {one.uuid: _served(one) for one in facts.wanted}
+    there = {one.uuid: _served(one) for one in facts.database.servers}
+    names = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+    names += [key for key, value in facts.settings.items() if facts.database.settings.get(key) != str(value)]
+    if names:
+        what = f"it is older than the enabled sites and m2gate.toml: {', '.join(names)} would change"
         yield finding("database-outdated", facts.places.database, what, "m2gate config apply")
+
+
+def _served(server: ServerRow) -> tuple[object, ...]:
+    return (server.bind_addr, server.port, server.use_ssl, server.routes)

@@ -11,15 +11,24 @@ from pathlib import Path
 from typing import Final
 
 from m2gate.errors import ConfigError
-from m2gate.site.enabled import check_together, enabled_files, servers
+from m2gate.site.configure import configure
+from m2gate.site.enabled import check_together, enabled_files
+from m2gate.site.installation import Installation as Settings
 from m2gate.site.installation import read_installation
-from m2gate.site.model import Listen, Site
+from m2gate.site.model import Site
 from m2gate.site.places import Places
+from m2gate.site.records import HOST_NAME, Directory, Server
 from m2gate.site.sites import read_site
 
 MONGREL2_USER: Final = "m2gate-www"
 HANDLER_GROUP: Final = "m2gate"
 KEEPALIVE_S: Final = 45
+
+_ROUTES: Final = (
+    "select uuid, host.name, path, coalesce(base, '') from route"
+    " join host on host.id = host_id join server on server.id = server_id"
+    " left join directory on directory.id = target_id and target_type = 'dir'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +49,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRow:
-    """A server of the database."""
+    """A server of the database.
+
+    routes: host, path, and the folder that is served there or ``""``.
+    """
 
     uuid: str
     bind_addr: str
     port: int
     use_ssl: bool
     control_port: str
-    pid_file: str
+    routes: frozenset[tuple[str, str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,8 @@ class Facts:
     site_error:     why they or m2gate.toml cannot be read.
     database:       None if there is none, or none that can be read.
     database_error: why it cannot be read.
+    wanted:         the servers that they ask for.
+    settings:       of Mongrel2, that m2gate.toml has.
     keepalive_s:    how often the gateway tells Mongrel2 that a stream is in use.
     mongrel2:       who runs Mongrel2; None where the package's user is missing.
     now_s:          Unix time.
@@ -89,7 +103,8 @@ class Facts:
 
     places: Places
     sites: tuple[Site, ...] = ()
-    listens: tuple[Listen, ...] = ()
+    wanted: tuple[ServerRow, ...] = ()
+    settings: Mapping[str, int | str] = field(default_factory=dict)
     site_error: ConfigError | None = None
     database: Database | None = None
     database_error: str = ""
@@ -111,7 +126,7 @@ class Facts:
     def ports(self) -> frozenset[int]:
         """The ports on which Mongrel2 servers listen or are to listen."""
         of_database = [server.port for server in self.database.servers] if self.database else []
-        return frozenset([*of_database, *(listen.port for listen in self.listens)])
+        return frozenset([*of_database, *(server.port for server in self.wanted)])
 
     def running(self) -> dict[str, int]:
         """Return the servers of the database that run, with their pids."""
@@ -149,14 +164,17 @@ def read_facts(places: Places) -> Facts:
     """Look at everything. Raises nothing: what cannot be read is part of the answer."""
     sites: tuple[Site, ...] = ()
     site_error = None
-    keepalive: object = KEEPALIVE_S
+    settings = Settings()
+    wanted: tuple[ServerRow, ...] = ()
     try:
         # A link that leads nowhere is a finding of its own, and says nothing against the other sites.
         sites = tuple(read_site(file) for file in enabled_files(places) if file.exists())
         check_together(sites)
-        keepalive = read_installation(places).gateway.get("keepalive", KEEPALIVE_S)
+        settings = read_installation(places)
+        wanted = tuple(map(_row, configure(sites, settings, places).servers))
     except ConfigError as error:
         site_error = error
+    keepalive = settings.gateway.get("keepalive")
     database = None
     database_error = ""
     if places.database.exists():
@@ -167,7 +185,8 @@ def read_facts(places: Places) -> Facts:
     return Facts(
         places=places,
         sites=sites,
-        listens=tuple(servers(sites)),
+        wanted=wanted,
+        settings=settings.mongrel2,
         site_error=site_error,
         database=database,
         database_error=database_error,
@@ -181,21 +200,45 @@ def read_database(file: Path) -> Database:
     """Return what a database says. Raises sqlite3.Error or ValueError if it is no configuration of Mongrel2."""
     # immutable: no journal is looked for, so nothing is written beside a file of root's.
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        of_server = connection.execute("select uuid, bind_addr, port, use_ssl, control_port, pid_file from server")
-        of_handler = connection.execute("select send_spec, send_ident, recv_spec, recv_ident from handler")
-        return Database(
-            servers=tuple(
-                ServerRow(
-                    uuid=uuid, bind_addr=bind, port=int(port), use_ssl=bool(ssl), control_port=control, pid_file=pid
-                )
-                for uuid, bind, port, ssl, control, pid in of_server
-            ),
-            handlers=tuple(
-                HandlerRow(send_spec=send, send_ident=ident, recv_spec=recv, recv_ident=recv_ident)
-                for send, ident, recv, recv_ident in of_handler
-            ),
-            settings=dict(connection.execute("select key, value from setting").fetchall()),
-        )
+        routes: dict[str, set[tuple[str, str, str]]] = {}
+        for uuid, *route in connection.execute(_ROUTES):
+            routes.setdefault(uuid, set()).add((route[0], route[1], route[2]))
+        of_server = connection.execute("select uuid, bind_addr, port, use_ssl, control_port from server").fetchall()
+        of_handler = connection.execute("select send_spec, send_ident, recv_spec, recv_ident from handler").fetchall()
+        settings = connection.execute("select key, value from setting").fetchall()
+    return Database(
+        servers=tuple(
+            ServerRow(
+                uuid=uuid,
+                bind_addr=address,
+                port=int(port),
+                use_ssl=bool(ssl),
+                control_port=control,
+                routes=frozenset(routes.get(uuid, ())),
+            )
+            for uuid, address, port, ssl, control in of_server
+        ),
+        handlers=tuple(
+            HandlerRow(send_spec=send, send_ident=ident, recv_spec=recv, recv_ident=recv_ident)
+            for send, ident, recv, recv_ident in of_handler
+        ),
+        settings={key: str(value) for key, value in settings},
+    )
+
+
+def _row(server: Server) -> ServerRow:
+    hosts = [(HOST_NAME, server.routes), *((host.matching, host.routes) for host in server.hosts)]
+    routes = [(host, path, target) for host, some in hosts for path, target in some.items()]
+    return ServerRow(
+        uuid=server.uuid,
+        bind_addr=server.bind_addr,
+        port=server.port,
+        use_ssl=server.use_ssl,
+        control_port=server.control_port,
+        routes=frozenset(
+            (host, path, target.base if isinstance(target, Directory) else "") for host, path, target in routes
+        ),
+    )
 
 
 def find_identity(places: Places) -> Identity | None:
