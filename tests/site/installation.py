@@ -26,7 +26,7 @@ handler = "shop"
 class Healthy:
     """An installation with one site, on plain HTTP and on TLS; nothing of it runs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, site: str = SITE) -> None:
         self.places = places = Places(root)
         for folder in (places.etc, places.fragments, places.available, places.enabled, places.certs, places.state):
             folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class Healthy:
         for folder, mode in ((places.handlers, 0o2750), (places.control, 0o700), (places.logs, 0o2750)):
             folder.mkdir(parents=True)
             folder.chmod(mode)
-        self.enable("shop", SITE)
+        self.enable("shop", site)
         make_pair(places.certs, "shop.test", ["shop.test"])
         self.apply()
 
