@@ -6,9 +6,11 @@ Only addresses and paths are put in the place of the page's: the tests need port
 import json
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ NAME: Final = "shop.example"
 FORGED: Final = "203.0.113.9"
 CLIENT: Final = "127.0.0.2"  # an address of this machine that is not the proxy's
 MIB: Final = 1024 * 1024
+HELD_MAX: Final = 40 * MIB  # buffers of five sockets on the way are below this; a proxy that buffers has no bound
+STILL_S: Final = 1.0
 
 # What Debian's own nginx.conf has around a site, with all paths in one folder.
 NGINX_CONF: Final = """\
@@ -105,7 +109,7 @@ def nginx_command(folder: Path, pair: Path, port: int, app_port: int) -> list[st
     site = put(
         recipe("nginx"),
         ("listen 443 ", f"listen 127.0.0.1:{port} "),
-        ("listen [::]:443 ", f"listen [::1]:{port} "),
+        ("    listen [::]:443 ssl http2;\n", ""),
         ("/etc/letsencrypt/live/shop.example/fullchain.pem", str(pair)),
         ("/etc/letsencrypt/live/shop.example/privkey.pem", str(pair.with_suffix(".key"))),
         ("127.0.0.1:8080", f"127.0.0.1:{app_port}"),
@@ -122,7 +126,7 @@ def haproxy_command(folder: Path, pair: Path, port: int, app_port: int) -> list[
     (certs / NAME).write_text(pair.read_text() + pair.with_suffix(".key").read_text())
     configuration = put(
         recipe("haproxy"),
-        ("bind :::443 v4v6 ", f"bind :::{port} v4v6 "),
+        ("bind :::443 v4v6 ", f"bind 127.0.0.1:{port} "),
         ("/etc/haproxy/certs", str(certs)),
         ("127.0.0.1:8080", f"127.0.0.1:{app_port}"),
     )
@@ -233,6 +237,32 @@ def test_uploads_go_on_as_they_are_sent(front: Front, version: str) -> None:
     assert json.loads(output) == {"size": 2 * MIB}
 
 
+def sent(front: Front) -> int:
+    return int(json.loads(front.get("/sent"))["size"])
+
+
+def test_a_slow_client_slows_the_handler_down(front: Front) -> None:
+    with front.curl("/flood", "--http1.1") as curl:
+        # Nobody reads what curl writes.
+        wait_until(lambda: sent(front) > 0, "the handler has begun")
+        before, since = 0, time.monotonic()
+        while time.monotonic() - since < STILL_S:
+            if (now := sent(front)) != before:
+                before, since = now, time.monotonic()
+            assert now < HELD_MAX, "the proxy takes what its client does not"
+        curl.terminate()
+    wait_until(lambda: sent(front) == -1, "the handler is told that the client has left")
+
+
+@pytest.mark.parametrize(("path", "version"), [("/silence", "--http2"), ("/pings", "--http2"), ("/pings", "--http1.1")])
+def test_a_client_that_leaves_is_noticed(front: Front, path: str, version: str) -> None:
+    with front.curl(path, version) as curl:
+        read_until(curl.stdout, b"first")
+        assert sent(front) == 0
+        curl.terminate()
+    wait_until(lambda: sent(front) == -1, "the handler is told that the client has left")
+
+
 def test_large_bodies_pass(front: Front, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"x" * (20 * MIB))
@@ -245,7 +275,8 @@ def test_websockets_pass(front: Front) -> None:
     for number in range(5):
         # Requests in between leave connections behind on which Mongrel2 takes no upgrade.
         assert json.loads(front.get("/whoami"))["client"] == CLIENT
-        with connect(url, host="127.0.0.1", ssl=context, server_hostname=NAME, source_address=(CLIENT, 0)) as ws:
+        plain = socket.create_connection(("127.0.0.1", front.port), timeout=20, source_address=(CLIENT, 0))
+        with connect(url, sock=plain, ssl=context, server_hostname=NAME) as ws:
             assert ws.recv(timeout=20) == CLIENT
             for message in ("hello", b"\0\xff" * 70_000, str(number)):
                 ws.send(message)

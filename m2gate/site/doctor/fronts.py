@@ -1,4 +1,4 @@
-"""Proxies in front that hold back what should stream, and zurl's policy behind."""
+"""Proxies in front that buffer what should stream, and zurl's policy behind."""
 
 import ipaddress
 import re
@@ -9,9 +9,9 @@ from m2gate.site.doctor.facts import Facts
 from m2gate.site.doctor.finding import Finding, finding
 from m2gate.site.doctor.nginx import Passed, find_passes, find_upstreams, parse
 
-# Buffering directives of nginx: what they hold back where they are on, which is their default.
+# Where these are on, which is their default, nginx buffers.
 BUFFERS: Final = {
-    "proxy_buffering": "responses: event streams come late and in lumps",
+    "proxy_buffering": "responses: it takes whatever a handler sends, up to its disk, however slow the client is",
     "proxy_request_buffering": "uploads: a handler sees nothing before the last byte",
 }
 
@@ -41,7 +41,7 @@ def check_nginx(facts: Facts) -> Iterator[Finding]:
         for directive, what in BUFFERS.items():
             if one.settings.get(directive) != ("off",):
                 where = f"{one.file}:{one.line}"
-                yield finding("front-buffers", where, f"nginx holds back {what}", f"add there: {directive} off;")
+                yield finding("front-buffers", where, f"nginx buffers {what}", f"add there: {directive} off;")
 
 
 def _ports(one: Passed, upstreams: dict[str, list[str]]) -> set[int]:
@@ -80,7 +80,7 @@ def check_haproxy(facts: Facts) -> Iterator[Finding]:
         defaults = [line for other, others in sections if other == "defaults" for line in others]
         for at, words in [*defaults, *body]:
             if words[:2] == ["option", "http-buffer-request"]:
-                what = f"haproxy holds back {BUFFERS['proxy_request_buffering']}"
+                what = f"haproxy buffers {BUFFERS['proxy_request_buffering']}"
                 yield finding("front-buffers", f"{file}:{at}", what, "remove this line for this backend")
 
 

@@ -9,6 +9,8 @@ from m2gate import App, EventStream, Request, WebSocket
 app = App(trusted_proxies=["127.0.0.1"])
 go_on = Signal()
 sizes: list[int] = []
+sent: list[int] = []
+PIECE = 64 * 1024
 
 
 @app.get("/whoami")
@@ -40,6 +42,50 @@ def lines(request: Request) -> Iterator[str]:
     yield "first\n"
     go_on.wait()
     yield "second\n"
+
+
+@app.get("/flood")
+def flood(request: Request) -> Iterator[bytes]:
+    """As much as the client takes."""
+    sent[:] = [0]
+    try:
+        while True:
+            yield b"x" * PIECE
+            sent[0] += PIECE
+    finally:
+        sent[0] = -1
+
+
+@app.get("/silence")
+def silence(request: Request) -> Iterator[str]:
+    """One line, and then nothing until the client leaves."""
+    sent[:] = [0]
+    try:
+        yield "first\n"
+        Signal().wait()
+    finally:
+        sent[0] = -1
+
+
+@app.get("/pings")
+def pings(request: Request) -> EventStream:
+    """As /silence, with a ping each second."""
+
+    def source() -> Iterator[str]:
+        sent[:] = [0]
+        try:
+            yield "first"
+            Signal().wait()
+        finally:
+            sent[0] = -1
+
+    return EventStream(source(), ping=1)
+
+
+@app.get("/sent")
+def tell_sent(request: Request) -> dict[str, int]:
+    """What the last flood or silence has sent; -1 once it has ended."""
+    return {"size": sum(sent)}
 
 
 @app.post("/go-on")
