@@ -4,18 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from m2gate.site.places import Places
+from m2gate.site.schema import GATEWAY, names
 from m2gate.site.toml import Document
 
-GATEWAY_KEYS: Final = (
-    "publish_http",
-    "publish_pull",
-    "publish_sub",
-    "metrics",
-    "access_log",
-    "queue_max",
-    "drain_timeout",
-    "keepalive",
-)
 TABLES: Final = ("mongrel2", "gateway")
 
 
@@ -24,7 +15,7 @@ class Installation:
     """What the administrator has set for everything.
 
     mongrel2: Mongrel2's settings by their own names, over m2gate's.
-    gateway:  GATEWAY_KEYS; times are in seconds. Their values are checked by the gateway.
+    gateway:  see schema.GATEWAY; times are in seconds. Their values are checked by the gateway.
     """
 
     mongrel2: dict[str, int | str] = field(default_factory=dict)
@@ -44,5 +35,5 @@ def read_installation(places: Places) -> Installation:
     for key, value in mongrel2.items():
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise document.fail(("mongrel2", key), value, "Mongrel2 knows whole numbers and texts", "write one of them")
-    document.check_keys(("gateway",), gateway, GATEWAY_KEYS)
+    document.check_keys(("gateway",), gateway, names(GATEWAY))
     return Installation(mongrel2=mongrel2, gateway=gateway)

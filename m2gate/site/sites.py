@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from m2gate.errors import ConfigError
+from m2gate.site import schema
 from m2gate.site.model import HandlerSection, Listen, Route, Site
+from m2gate.site.schema import names
 from m2gate.site.toml import Document, Place
 
-SITE_KEYS: Final = ("hosts", "listen", "redirect", "handler", "route")
-HANDLER_KEYS: Final = ("target", "workers", "drain_timeout", "max_requests")
-ROUTE_KEYS: Final = ("path", "handler", "dir", "grip")
 HOSTS_MAX: Final = 1_000
 WORKERS_MAX: Final = 256
 DRAIN_MAX_S: Final = 86_400
@@ -45,7 +44,7 @@ class _Reader:
         if document.path.suffix != ".toml" or not SITE_NAME.fullmatch(name):
             problem = "a site is named by its file, with letters, digits, - and _"
             raise ConfigError("file", document.path.name, problem, "rename it, e.g. shop.toml", str(document.path))
-        document.check_keys((), values, SITE_KEYS)
+        document.check_keys((), values, names(schema.SITE))
         handlers = self._handlers(values.get("handler", {}))
         listen = self._listen(values.get("listen"))
         return Site(
@@ -124,7 +123,7 @@ class _Reader:
             raise self._fail(place, name, problem, "rename it, e.g. [handler.shop]")
         if not isinstance(values, dict):
             raise self._fail(place, values, "a handler is a table", f"write [handler.{name}] and its target")
-        self._document.check_keys(place, values, HANDLER_KEYS)
+        self._document.check_keys(place, values, names(schema.HANDLER))
         maximum = values.get("max_requests")
         return HandlerSection(
             name=name,
@@ -176,7 +175,7 @@ class _Reader:
     def _route(self, place: Place, values: object, handlers: set[str]) -> Route:
         if not isinstance(values, dict):
             raise self._fail(place, values, "a route is a table", "write [[route]] and its keys below")
-        self._document.check_keys(place, values, ROUTE_KEYS)
+        self._document.check_keys(place, values, names(schema.ROUTE))
         path = values.get("path")
         if not isinstance(path, str) or not _PATH.fullmatch(path) or "//" in path or "/../" in f"{path}/":
             problem = "no path from the root, as a browser sends it"
