@@ -1,6 +1,7 @@
 """A healthy installation below M2GATE_ROOT, for tests that then spoil it."""
 
 import sqlite3
+import tomllib
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -35,7 +36,8 @@ class Healthy:
             folder.mkdir(parents=True)
             folder.chmod(mode)
         self.enable("shop", site)
-        make_pair(places.certs, "shop.test", ["shop.test"])
+        for host in tomllib.loads(site)["hosts"]:
+            make_pair(places.certs, host.replace("*", "_"), [host])
         self.apply()
 
     def enable(self, name: str, text: str) -> None:

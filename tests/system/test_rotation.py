@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from tests.system.installed import Installed, installed
 from tests.system.processes import ROOT, environment, make_pair, peer_certificate, wait_until
 from tests.system.runs import write_app
-from tests.system.support import Mongrel2, mongrel2, running
+from tests.system.served import running
 
 pytestmark = pytest.mark.shape("direct", reason="certificates are Mongrel2's")
 
@@ -88,63 +90,91 @@ def busy(port: int) -> Iterator[tuple[list[Client], NewClients]]:
             thread.join(30)
 
 
-class Rotation:
-    """A tree below M2GATE_ROOT whose certificates a running Mongrel2 shows, and certbot's folder."""
+SITE: Final = """\
+hosts  = ["shop.test", "other.test", "*.wild.test"]
+listen = ["127.0.0.1:8080", "127.0.0.1:8443 tls"]
+
+[handler.shop]
+target = "/srv/shop/app.py"
+
+[[route]]
+path = "/"
+handler = "shop"
+"""
+
+
+class Certbot:
+    """certbot's folder of one certificate, and its hook."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.certs = root / "etc/m2gate/certs"
-        self.control = root / "run/m2gate/control"
         self.lineage = root / "etc/letsencrypt/live/shop.test"
-        for folder in (self.certs, self.control, self.lineage):
-            folder.mkdir(parents=True)
+        self.lineage.mkdir(parents=True)
 
     def renew(self) -> bytes:
-        """Let certbot have a new certificate and run its hook; return the certificate, DER."""
-        pair = make_pair(self.lineage, "new", ["shop.test", "*.shop.test"])
+        """Have a new certificate and run the hook, as certbot does; return the certificate, DER."""
+        pair = make_pair(self.lineage, "new", ["shop.test", "*.wild.test"])
         pair.replace(self.lineage / "fullchain.pem")
         pair.with_suffix(".key").replace(self.lineage / "privkey.pem")
         environ = environment(
-            M2GATE_ROOT=str(self.root), RENEWED_DOMAINS="shop.test *.shop.test", RENEWED_LINEAGE=str(self.lineage)
+            M2GATE_ROOT=str(self.root), RENEWED_DOMAINS="shop.test *.wild.test", RENEWED_LINEAGE=str(self.lineage)
         )
         subprocess.run([ROOT / "share/certbot-deploy-hook"], env=environ, timeout=30, check=True)
-        return ssl.PEM_cert_to_DER_cert((self.lineage / "fullchain.pem").read_text())
+        return der(self.lineage / "fullchain.pem")
 
-    def tell_pid(self, server: Mongrel2) -> None:
-        (self.control / f"{server.send_ident}.pid").write_text(f"{server.pid}\n")
+
+def der(file: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(file.read_text())
+
+
+@pytest.fixture
+def one() -> Iterator[Installed]:
+    """An installation with certificates for all its names, whose TLS server runs."""
+    with installed(SITE) as installation:
+        installation.start(installation.secure)
+        yield installation
+
+
+@pytest.mark.checklist("packaging", 29)
+def test_each_name_has_its_certificate(one: Installed) -> None:
+    certs, port = one.places.certs, one.secure.port
+    default = der(certs / f"{one.secure.send_ident}.crt")
+    for name in ("shop.test", "SHOP.test", "Shop.Test"):
+        assert peer_certificate(port, name) == der(certs / "shop.test.crt"), name
+    for name in ("a.wild.test", "A.Wild.test"):
+        assert peer_certificate(port, name) == der(certs / "_.wild.test.crt"), name
+    for name in ("wild.test", "b.a.wild.test", "evilshop.test", "unknown.test", "default.invalid", None):
+        assert peer_certificate(port, name) == default, name
 
 
 @pytest.mark.checklist("packaging", 30)
-def test_rotation_under_load(tmp_path: Path) -> None:
-    rotation = Rotation(tmp_path)
-    make_pair(rotation.certs, "other.test", ["other.test"])
-    old = rotation.renew()
-    app = write_app(tmp_path / "app.py", "hello")
-    with mongrel2(certificates=rotation.certs) as server, running(app, server):
-        rotation.tell_pid(server)
-        other = peer_certificate(server.port, "other.test")
-        with busy(server.port) as (clients, new):
-            certificates = [old]
+def test_rotation_under_load(one: Installed, tmp_path: Path) -> None:
+    certbot = Certbot(one.places.root)
+    certificates = [certbot.renew()]
+    port = one.secure.port
+    with running(write_app(tmp_path / "app.py", "hello"), one.secure):
+        other = peer_certificate(port, "other.test")
+        with busy(port) as (clients, new):
             for _ in range(ROTATIONS):
                 wait_served(clients)
-                certificates.append(rotation.renew())
+                certificates.append(certbot.renew())
                 wait_until(lambda: new.shown[-1:] == certificates[-1:], "the new certificate is shown")
             wait_served(clients)
-            assert peer_certificate(server.port, "x.shop.test") == certificates[-1]
-            assert peer_certificate(server.port, "other.test") == other
-        assert [one.failures for one in clients] == [[]] * CLIENTS
+            assert peer_certificate(port, "x.wild.test") == certificates[-1]
+            assert peer_certificate(port, "other.test") == other
+        assert [client.failures for client in clients] == [[]] * CLIENTS
         assert new.failures == []
         # Each in its turn: never a former one again, never the default.
-        turns = [certificates.index(one) for one in new.shown]
+        turns = [certificates.index(shown) for shown in new.shown]
         assert sorted(set(turns)) == list(range(ROTATIONS + 1))
         assert turns == sorted(turns)
 
 
 def wait_served(clients: list[Client]) -> None:
     """Wait until each client has had some more answers, or has failed."""
-    goals = [one.requests + REQUESTS for one in clients]
+    goals = [client.requests + REQUESTS for client in clients]
 
     def is_done() -> bool:
-        return all(one.failures or one.requests >= goal for one, goal in zip(clients, goals, strict=True))
+        return all(client.failures or client.requests >= goal for client, goal in zip(clients, goals, strict=True))
 
     wait_until(is_done, "every client is served", 30)
