@@ -26,8 +26,8 @@ SOCKETS: Final = ("status", "gateway/status")  # in a run directory, or in a gat
 def command(*, as_json: bool, watch: bool, run: str | None) -> None:
     """Show how a running m2gate is: servers, workers, queue, channels, and what went wrong.
 
-    Without --run it finds the only m2gate run of this user. Exit status 1: none runs, or it does not
-    answer; then what its supervisor knows is shown.
+    Without --run it finds the only m2gate run of this user, else the gateway of the enabled sites. Exit
+    status 1: none runs, or it does not answer; then what its supervisor knows is shown.
     """
     if as_json and watch:
         raise click.UsageError("--json and --watch exclude each other: a script asks as often as it likes")
@@ -50,6 +50,7 @@ def find_folder(run: str | None) -> Path:
     Raises RunError if there is none or more than one, ConfigError for what is neither port nor folder.
     """
     from m2gate.cli.rundir import RunError, base_directory
+    from m2gate.gateway.place import default_folder
 
     base = base_directory()
     if run is not None and not run.isdigit():
@@ -63,7 +64,10 @@ def find_folder(run: str | None) -> Path:
             raise RunError(f"--run {run}: no m2gate run has this port{hint}")
         return base / f"run-{int(run)}"
     if not ports:
-        raise RunError(f"no m2gate run of yours in {base}; for a gateway write --run FOLDER")
+        gateway = Path(default_folder())
+        if _is_held(gateway):
+            return gateway
+        raise RunError(f"no m2gate run of yours in {base}, and no gateway in {gateway}; --run says which")
     if len(ports) > 1:
         raise RunError(f"several run: {', '.join(map(str, ports))}; say which, e.g. --run {ports[0]}")
     return base / f"run-{ports[0]}"
