@@ -232,7 +232,8 @@ def test_nobody_runs(runtime: Path) -> None:
     stale.mkdir(parents=True)
     done = status()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"m2gate: no m2gate run of yours in {runtime}/m2gate; for a gateway write --run FOLDER\n"
+    gateway = "no gateway in /run/m2gate/gateway; --run says which"
+    assert done.stderr == f"m2gate: no m2gate run of yours in {runtime}/m2gate, and {gateway}\n"
     done = status("--run", "7")
     assert (done.returncode, done.stderr) == (1, "m2gate: --run 7: no m2gate run has this port\n")
     assert stale.exists()
