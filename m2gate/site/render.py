@@ -82,26 +82,23 @@ def render(configuration: Configuration, templates: Path | None = None) -> Rende
             settings=settings,
         )
     except jinja2.TemplateError as error:
-        raise _template_error(error, folder, fragments) from error
+        raise _template_error(error, folder) from error
     changed = replace(configuration, settings=settings.written)
     if settings.written != configuration.settings:
         check_configuration(replace(changed, source=str(fragments)))
     return Rendered(text, changed)
 
 
-def _template_error(error: jinja2.TemplateError, folder: Path, fragments: Path) -> ConfigError:
+def _template_error(error: jinja2.TemplateError, folder: Path) -> ConfigError:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
+    path, line = folder / MAIN_TEMPLATE, 0
     if isinstance(error, jinja2.TemplateSyntaxError):
-        name, line = error.name or MAIN_TEMPLATE, error.lineno
-    elif isinstance(error, jinja2.TemplateNotFound):
-        name, line = str(error.name), 0
-    else:  # jinja puts the template's own lines into the traceback
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".j2")]
-        name, line = (frames[-1].filename, frames[-1].lineno or 0) if frames else (MAIN_TEMPLATE, 0)
-    path = fragments / name.removeprefix("fragment/") if name.startswith("fragment/") else folder / name
+        path, line = Path(error.filename or path), error.lineno
+    elif frames:  # jinja puts the template's own lines into the traceback
+        path, line = Path(frames[-1].filename), frames[-1].lineno or 0
     source = f"{path}:{line}" if line else str(path)
-    return ConfigError(
-        "template", path.name, f"{error.message}", "correct it, or install the packaged one again", source
-    )
+    remedy = "correct it, or install the packaged one again"
+    return ConfigError("template", path.name, str(error.message), remedy, source)
 
 
 class _View:

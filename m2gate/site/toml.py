@@ -84,7 +84,8 @@ def _locate(text: str) -> dict[Place, int]:
             if header[1]:
                 index = counts[table] = counts.get(table, -1) + 1
                 table = (*table, index)
-            found.setdefault(table, number)
+            for length in range(1, len(table) + 1):
+                found.setdefault(table[:length], number)
             continue
         key = _KEY.match(line)
         if key is not None:

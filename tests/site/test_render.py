@@ -57,7 +57,7 @@ def test_each_setting_of_ours_has_its_reason() -> None:
 
 def test_a_bad_configuration_is_not_rendered() -> None:
     with pytest.raises(ConfigError, match="port = 0"):
-        render(PrivateServer(folder=Path("/r"), port=0).configuration()).text
+        render(PrivateServer(folder=Path("/r"), port=0).configuration())
 
 
 def test_templates_of_a_checkout_come_first() -> None:
