@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from m2gate.cli.doctor import command
 from tests.system.installed import Installed, installed
-from tests.system.processes import accepts
+from tests.system.processes import accepts, make_pair, peer_certificate, wait_until
 
 
 @pytest.fixture
@@ -62,6 +63,16 @@ def test_a_server_that_may_open_few_files(monkeypatch: pytest.MonkeyPatch) -> No
         one.start(one.plain, files=2_000)
         assert one.plain.process is not None
         assert findings() == [("file-limit", f"pid {one.plain.process.pid}")]
+
+
+def test_a_server_that_was_not_told_of_a_new_certificate(one: Installed) -> None:
+    one.start(one.secure)
+    peer_certificate(one.secure.port, "shop.test")
+    make_pair(one.places.certs, "shop.test", ["shop.test"])
+    assert findings() == [("pair-stale", str(one.places.certs / "shop.test.crt"))]
+    assert one.secure.process is not None
+    one.secure.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: findings() == [], "the new certificate is shown")
 
 
 def test_a_codec_that_is_not_compiled(one: Installed) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.system.installed import Installed, installed
-from tests.system.processes import ROOT, environment, make_pair, peer_certificate, wait_until
+from tests.system.processes import ROOT, START_S, environment, make_pair, peer_certificate, wait_until
 from tests.system.runs import write_app
 from tests.system.served import running
 
@@ -168,6 +168,17 @@ def test_rotation_under_load(one: Installed, tmp_path: Path) -> None:
         turns = [certificates.index(shown) for shown in new.shown]
         assert sorted(set(turns)) == list(range(ROTATIONS + 1))
         assert turns == sorted(turns)
+
+
+def test_a_server_that_has_just_started_is_not_made_deaf() -> None:
+    with installed(SITE) as one:
+        one.secure.start(one.places.database, one.places.logs / "output.log")
+        wait_until((one.places.control / f"{one.secure.send_ident}.pid").exists, "mongrel2 has a pid file", START_S)
+        certbot = Certbot(one.places.root)
+        for _ in range(2):
+            # The first one comes before Mongrel2 is ready for a HUP.
+            certificate = certbot.renew()
+            wait_until(lambda: peer_certificate(one.secure.port, "shop.test") == certificate, "it is shown")  # noqa: B023
 
 
 def wait_served(clients: list[Client]) -> None:

@@ -35,6 +35,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     database.check_superpoll,
     database.check_certdir,
     pairs.check_pairs,
+    pairs.check_shown,
     folders.check_control,
     folders.check_handlers,
     folders.check_pid_files,

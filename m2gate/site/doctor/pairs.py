@@ -1,15 +1,21 @@
 """Certificates: what Mongrel2 would silently replace by its default pair, and what clients would refuse."""
 
+import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from m2gate.errors import ConfigError
-from m2gate.site.certificates import DEFAULT_NAME
-from m2gate.site.doctor.facts import Facts, Identity, is_closed
+from m2gate.site.certificates import DEFAULT_NAME, find_stem, read_pair
+from m2gate.site.doctor.facts import Facts, Identity, ServerRow, is_closed
 from m2gate.site.doctor.finding import Finding, finding
 from m2gate.site.inventory import ListedPair, describe_mode, list_missing, list_pairs
+from m2gate.site.model import Site
 
 SOON_DAYS: Final = 14  # certbot renews 30 days before the end: with less something has failed for long
+SHOWN_MAX: Final = 50
+SHOWN_S: Final = 3.0
 HUP: Final = "then: systemctl reload 'm2gate-mongrel2@*'"
 
 
@@ -39,6 +45,62 @@ def _check_defaults(facts: Facts, stems: set[str]) -> Iterator[Finding]:
         if server.use_ssl and server.uuid not in stems:
             what = f"the default pair {server.uuid}.crt and .key is missing: the server does not start"
             yield finding("default-pair", facts.places.certs, what, "m2gate config apply")
+
+
+def check_shown(facts: Facts) -> Iterator[Finding]:
+    """Running servers that show another certificate than the file has, of the first SHOWN_MAX names of each."""
+    running = facts.running()
+    for server in facts.wanted:
+        if not server.use_ssl or server.uuid not in running:
+            continue
+        hosts = [host for site in facts.sites if server.uuid in _server_ids(site) for host in site.hosts]
+        for host in hosts[:SHOWN_MAX]:
+            yield from _check_host(facts, server, host)
+
+
+def _server_ids(site: Site) -> set[str]:
+    return {listen.server_id for listen in site.listen}
+
+
+def _check_host(facts: Facts, server: ServerRow, host: str) -> Iterator[Finding]:
+    certs = facts.places.certs
+    stem = find_stem(host, {file.stem for file in certs.glob("*.crt")})
+    shown = _shown(server, host.replace("*", "m2gate-doctor")) if stem else None
+    if stem is None or shown is None or shown == _first(certs / f"{stem}.crt"):
+        return
+    try:
+        read_pair(certs, stem, "doctor")
+    except ConfigError:
+        return  # why the default pair is shown stands in another finding
+    unit = f"m2gate-mongrel2@{server.uuid}"
+    what = f"{server.uuid} shows another certificate for {host} than this file has"
+    yield finding("pair-stale", certs / f"{stem}.crt", what, f"systemctl reload {unit}; if that does not help: restart")
+
+
+def _shown(server: ServerRow, name: str) -> bytes | None:
+    """Return the certificate, DER, that a server shows; None if it does not answer."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not where to listen
+    address = everywhere.get(server.bind_addr, server.bind_addr)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((address, server.port), timeout=SHOWN_S) as plain,
+            context.wrap_socket(plain, server_hostname=name) as secure,
+        ):
+            return secure.getpeercert(binary_form=True)
+    except OSError:
+        return None
+
+
+def _first(certificate: Path) -> bytes | None:
+    """Return the first certificate of a file, DER; None if there is none that can be read."""
+    head, end, _ = certificate.read_text(errors="replace").partition("-----END CERTIFICATE-----")
+    try:
+        return ssl.PEM_cert_to_DER_cert(head[head.index("-----BEGIN CERTIFICATE-----") :] + end)
+    except ValueError:
+        return None
 
 
 def _check_pair(pair: ListedPair, facts: Facts) -> Iterator[Finding]:
