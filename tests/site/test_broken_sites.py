@@ -224,7 +224,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(tmp_path)
 
 
-@pytest.mark.checklist("packaging", 20)
 @pytest.mark.parametrize(("old", "new", "refusal"), BROKEN)
 def test_a_broken_site_is_refused(shop: Shop, old: str, new: str, refusal: Refusal) -> None:
     assert GOOD.count(old) == 1
@@ -354,7 +353,6 @@ def test_what_is_good_is_taken(shop: Shop, change: Callable[[str], str]) -> None
     assert [site.name for site in read_enabled(shop.places)] == ["shop"]
 
 
-@pytest.mark.checklist("packaging", 21)
 def test_a_deleted_fragment_stays_deleted(shop: Shop) -> None:
     shop.places.fragments.mkdir()
     (shop.places.fragments / "10-base.j2").write_text('    {{ settings.line("server.daemonize") }}\n')

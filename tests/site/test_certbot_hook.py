@@ -51,7 +51,6 @@ def site(tmp_path: Path) -> Installation:
     return Installation(tmp_path)
 
 
-@pytest.mark.checklist("packaging", 30)
 def test_each_name_gets_the_pair(site: Installation) -> None:
     make_pair(site.certs, "other.test", ["other.test"])
     other = (site.certs / "other.test.crt").read_bytes()
@@ -90,7 +89,6 @@ def test_a_star_is_no_pattern_for_files(site: Installation, tmp_path: Path) -> N
     assert sorted(site.copied()) == ["_.shop.test.crt", "_.shop.test.key"]
 
 
-@pytest.mark.checklist("packaging", 30)
 @pytest.mark.parametrize(
     "name",
     ["../evil", "a/b", ".hidden", "-n", "a.", "_.shop.test", "*", "*.", "*.*.test", "x;id", "ä.test", "a$b", "a,b"],

@@ -135,7 +135,6 @@ def one() -> Iterator[Installed]:
         yield installation
 
 
-@pytest.mark.checklist("packaging", 29)
 def test_each_name_has_its_certificate(one: Installed) -> None:
     certs, port = one.places.certs, one.secure.port
     default = der(certs / f"{one.secure.send_ident}.crt")
@@ -147,7 +146,6 @@ def test_each_name_has_its_certificate(one: Installed) -> None:
         assert peer_certificate(port, stranger) == default, stranger
 
 
-@pytest.mark.checklist("packaging", 30)
 def test_rotation_under_load(one: Installed, tmp_path: Path) -> None:
     certbot = Certbot(one.places.root)
     certificates = [certbot.renew()]

@@ -13,7 +13,6 @@ import pytest
 from tests.system.processes import peer_certificate, wait_until
 from tests.system.sited import Deployment, deployment
 
-pytestmark = pytest.mark.checklist("packaging", 19)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,6 @@ def test_plain_http_is_sent_to_https(two: Deployment) -> None:
     assert ask(two.plain, "blog.test")[:2] == (200, "blog http /")
 
 
-@pytest.mark.checklist("packaging", 29)
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
@@ -181,7 +179,6 @@ def test_a_gateway_keeps_what_it_has_if_a_site_is_broken() -> None:
         assert ask(one.plain, "shop.test")[:2] == (200, "shop http /")
 
 
-@pytest.mark.checklist("packaging", 31)
 def test_rolling_reloads_lose_nothing() -> None:
     with deployment() as one:
         one.site("shop", ["shop.test"])
