@@ -14,7 +14,6 @@ from tests.system.processes import peer_certificate, wait_until
 from tests.system.sited import Deployment, deployment
 
 
-
 @pytest.fixture(scope="module")
 def two() -> Iterator[Deployment]:
     """Two sites on one pair of addresses; the first sends plain http to https, and has a folder."""
