@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-HOLD_S: Final = 0.001
+HOLD_S: Final = 0.008
 
 
 class Outbox:
