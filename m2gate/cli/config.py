@@ -18,7 +18,8 @@ SHOWN_FOLDER = Path("/run/m2gate")
 def command() -> None:
     """Show, check or apply Mongrel2's configuration.
 
-    It is that of all enabled sites, see m2gate site; with --bind, --static or --tls-certs that of m2gate run.
+    It is that of all enabled sites, see m2gate site. With --bind, --static or --tls-certs, and where no site
+    is enabled, it is that of m2gate run.
     """
 
 
@@ -119,11 +120,15 @@ def _tell(plan: "Plan") -> None:
 
 
 def _is_about_run(context: click.Context) -> bool:
-    """Tell whether an option says that the configuration of ``m2gate run`` is meant."""
+    """Tell whether the configuration of ``m2gate run`` is meant: an option says so, or no site is enabled."""
     from click.core import ParameterSource
 
+    from m2gate.site.enabled import enabled_files
+    from m2gate.site.places import Places
+
     names = ("bind", "static", "tls_certs")
-    return any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in names)
+    is_said = any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in names)
+    return is_said or not enabled_files(Places.here())
 
 
 def _of_sites() -> "Configuration":
@@ -134,6 +139,4 @@ def _of_sites() -> "Configuration":
 
     places = Places.here()
     sites = read_enabled(places)
-    if not sites:
-        raise click.ClickException(f"no site is enabled in {places.enabled}; m2gate site enable NAME does that")
     return configure(sites, read_installation(places), places)
