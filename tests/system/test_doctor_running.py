@@ -14,6 +14,8 @@ from m2gate.cli.doctor import command
 from tests.system.installed import Installed, installed
 from tests.system.processes import accepts, make_pair, peer_certificate, wait_until
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:

@@ -32,6 +32,8 @@ from tests.system.processes import (
 )
 from tests.system.support import M2GateRun, m2gate_run
 
+pytestmark = pytest.mark.full
+
 PAGE: Final = ROOT / "docs/howto/front-proxy.md"
 APP: Final = ROOT / "tests/system/apps/fronted.py"
 NAME: Final = "shop.example"

@@ -17,7 +17,7 @@ from tests.system.processes import ROOT, START_S, environment, make_pair, peer_c
 from tests.system.runs import write_app
 from tests.system.served import running
 
-pytestmark = pytest.mark.shape("direct", reason="certificates are Mongrel2's")
+pytestmark = [pytest.mark.full, pytest.mark.shape("direct", reason="certificates are Mongrel2's")]
 
 CLIENTS = 12
 ROTATIONS = 5

@@ -70,10 +70,16 @@ def test_start_serve_and_stop(app: Path) -> None:
 def test_all_workers_answer(app: Path) -> None:
     with m2gate_run(app, *WORKERS) as run:
         pids = {int(get(run, "/pid"))}
-        with in_background(run, "/slow/4"):
+
+        def another_answers() -> bool:
+            known = len(pids)
             pids.add(int(get(run, "/pid")))
-            with in_background(run, "/slow/3"):
-                pids.add(int(get(run, "/pid")))
+            return len(pids) > known
+
+        with in_background(run, "/slow/8"):
+            wait_until(another_answers, "the first worker is busy")
+            with in_background(run, "/slow/7"):
+                wait_until(another_answers, "two workers are busy")
         assert pids == set(worker_pids(run))
 
 

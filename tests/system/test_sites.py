@@ -178,6 +178,7 @@ def test_a_gateway_keeps_what_it_has_if_a_site_is_broken() -> None:
         assert ask(one.plain, "shop.test")[:2] == (200, "shop http /")
 
 
+@pytest.mark.full
 def test_rolling_reloads_lose_nothing() -> None:
     with deployment() as one:
         one.site("shop", ["shop.test"])
