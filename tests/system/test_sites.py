@@ -223,5 +223,5 @@ def test_site_commands(two: Deployment) -> None:
     assert "handler   shop: " in two.m2gate("site", "show", "shop")
     assert ": good" in two.m2gate("site", "check", "shop")
     other = two.root / "other.toml"
-    other.write_text("hosts = 7\n")
+    other.write_text('hosts = 7\nlisten = ["127.0.0.1:1"]\n')
     assert f"{other}:1: hosts = 7" in two.m2gate("site", "check", str(other), status=2)

@@ -119,7 +119,7 @@ def test_a_worker_that_has_done_nothing(watched: Watched) -> None:
         "workers": [
             {
                 "name": "w7", "pid": watched.worker.pid, "generation": 4, "state": "ready", "outstanding": 0,
-                "served": 0, "failed": 0, "capacity": 50, "beat_age_s": None,
+                "served": 0, "failed": 0, "capacity": 50, "beat_age_s": None, "handler": "",
             }
         ],
         "queue": {"waiting": 0, "max": 10_000, "bytes": 0},
