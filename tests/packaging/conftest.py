@@ -79,7 +79,7 @@ class Machine:
     def run(self, script: str, *, status: int = 0, timeout_s: float = 120) -> str:
         """Run a shell script in it, in a network of its own; return what it printed. What it starts ends with it."""
         (self.root / "tmp/script").write_text(script)
-        inside = "ip link set lo up; exec bash -eu /tmp/script"
+        inside = "mount -t proc proc /proc; ip link set lo up; exec bash -eu /tmp/script"
         done = subprocess.run(
             [
                 "unshare",
@@ -102,12 +102,12 @@ class Machine:
             check=False,
         )
         assert done.returncode == status, f"{done.stdout[-3_000:]}\n{done.stderr[-3_000:]}"
-        return done.stdout + done.stderr
+        return done.stdout
 
     def install(self, deb: Path) -> str:
         shutil.copy(deb, self.root / "tmp")
         options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o APT::Sandbox::User=root"
-        return self.run(f"apt-get install -y --no-install-recommends --no-download {options} /tmp/{deb.name}")
+        return self.run(f"apt-get install -y --no-install-recommends {options} /tmp/{deb.name}")
 
 
 @pytest.fixture(scope="session")

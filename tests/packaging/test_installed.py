@@ -87,7 +87,7 @@ def test_a_reinstallation_keeps_what_is_there(machine: Machine) -> None:
 echo '# mine' >> /etc/m2gate/m2gate.toml
 rm /etc/m2gate/mongrel2.conf.d/30-websocket.j2
 find /etc/m2gate /var/lib/m2gate -type f | sort | xargs sha256sum > /tmp/before
-apt-get install -y --reinstall --no-download -o Dpkg::Options::=--force-confold /tmp/m2gate_*.deb > /dev/null
+apt-get install -y --reinstall -o Dpkg::Options::=--force-confold /tmp/m2gate_*.deb > /dev/null
 find /etc/m2gate /var/lib/m2gate -type f | sort | xargs sha256sum | diff /tmp/before - && echo same
 m2gate config check
 readlink /etc/m2gate/sites-enabled/shop.toml
