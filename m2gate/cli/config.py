@@ -8,7 +8,10 @@ import click
 from m2gate.cli.options import parse_server_options, server_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from m2gate.site.apply import Plan
+    from m2gate.site.model import Site
     from m2gate.site.records import Configuration
 
 SHOWN_FOLDER = Path("/run/m2gate")
@@ -36,7 +39,7 @@ def render(context: click.Context, *, bind: str, static: tuple[str, ...], tls_ce
     from m2gate.site.render import render as render_text
 
     if not _is_about_run(context):
-        click.echo(render_text(_of_sites()).text, nl=False)
+        click.echo(render_text(_of_sites()[1]).text, nl=False)
         return
     options = parse_server_options(bind, static, tls_certs)
     if options.tls_certs is not None:
@@ -69,11 +72,11 @@ def check(context: click.Context, *, bind: str, static: tuple[str, ...], tls_cer
             write_configuration(server.configuration(), folder)
         else:
             from m2gate.site.apply import check_certificates
-            from m2gate.site.enabled import read_enabled
             from m2gate.site.places import Places
 
-            write_configuration(_of_sites(), folder)
-            check_certificates(Places.here(), read_enabled(Places.here()))
+            sites, configuration = _of_sites()
+            write_configuration(configuration, folder)
+            check_certificates(Places.here(), sites)
     if not quiet:
         click.echo("configuration is good")
 
@@ -131,7 +134,8 @@ def _is_about_run(context: click.Context) -> bool:
     return is_said or not enabled_files(Places.here())
 
 
-def _of_sites() -> "Configuration":
+def _of_sites() -> "tuple[Sequence[Site], Configuration]":
+    """Return the enabled sites and the configuration made of them."""
     from m2gate.site.configure import configure
     from m2gate.site.enabled import read_enabled
     from m2gate.site.installation import read_installation
@@ -139,4 +143,4 @@ def _of_sites() -> "Configuration":
 
     places = Places.here()
     sites = read_enabled(places)
-    return configure(sites, read_installation(places), places)
+    return sites, configure(sites, read_installation(places), places)

@@ -20,7 +20,7 @@ from m2gate.site.changes import Change, describe, handler_changes, server_change
 from m2gate.site.configure import ACME_PATH, configure
 from m2gate.site.enabled import read_enabled, servers
 from m2gate.site.installation import read_installation
-from m2gate.site.inventory import list_missing
+from m2gate.site.inventory import find_stems, list_missing
 from m2gate.site.load import write_database
 from m2gate.site.model import Site
 from m2gate.site.places import Places
@@ -131,10 +131,7 @@ def check_certificates(places: Places, sites: Sequence[Site]) -> None:
         problem = f"the site {missing.site} says tls, and there is no certificate for this name"
         remedy = f"put NAME.crt and NAME.key into {places.certs}, or run certbot (see m2gate cert hook)"
         raise ConfigError("hosts", missing.host, problem, remedy, str(places.enabled / f"{missing.site}.toml"))
-    stems = {path.stem for path in places.certs.glob("[!.]*.crt")} | {
-        path.stem for path in places.certs.glob("[!.]*.key")
-    }
-    for stem in sorted(stems - set(secure)):
+    for stem in sorted(find_stems(places.certs) - set(secure)):
         read_pair(places.certs, stem, str(places.certs))
 
 

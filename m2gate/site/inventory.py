@@ -95,7 +95,7 @@ def list_pairs(certs: Path, sites: Sequence[Site]) -> list[ListedPair]:
     sites: the enabled ones.
     Raises ConfigError if openssl or the folder is missing.
     """
-    stems = _stems(certs)
+    stems = find_stems(certs)
     users = _users(sites, stems)
     defaults = {listen.server_id for site in sites for listen in site.listen if listen.tls}
     return [_list_pair(certs, stem, is_default=stem in defaults, sites=users.get(stem, ())) for stem in sorted(stems)]
@@ -103,7 +103,7 @@ def list_pairs(certs: Path, sites: Sequence[Site]) -> list[ListedPair]:
 
 def list_missing(certs: Path, sites: Iterable[Site]) -> list[MissingPair]:
     """Return the hosts of TLS sites for which there is no pair. Raises ConfigError if the folder is missing."""
-    stems = _stems(certs)
+    stems = find_stems(certs)
     hosts = [(host, site.name) for site in sites if _has_tls(site) for host in site.hosts]
     return [MissingPair(host=host, site=site) for host, site in hosts if find_stem(host, stems) is None]
 
@@ -126,7 +126,8 @@ def _has_tls(site: Site) -> bool:
     return any(listen.tls for listen in site.listen)
 
 
-def _stems(certs: Path) -> set[str]:
+def find_stems(certs: Path) -> set[str]:
+    """Return the names of the files in the folder without .crt and .key. Raises ConfigError if it is missing."""
     try:
         names = [entry.name for entry in certs.iterdir()]
     except OSError as error:
