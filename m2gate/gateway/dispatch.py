@@ -405,11 +405,14 @@ class Dispatcher:
         session.idle_since_s = self.now_s
         self.next(session)
 
-    def close_all(self) -> None:
-        """Close the connections on which nothing is open: nobody will serve them."""
+    def close_all(self) -> int:
+        """Close the connections on which nothing is open: nobody will serve them. Return how many there were."""
+        count = 0
         for server in self.servers.values():
             idle = [one.conn_id for one in server.sessions.values() if not one.open and one.held is None]
             server.close_connections(idle, self.now_s)
+            count += len(idle)
+        return count
 
     # -- time -----------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
 from m2gate.link.orphans import close_orphans
 from m2gate.link.server import LinkSettings
-from m2gate.link.sockets import DirectServer
+from m2gate.link.sockets import DirectServer, closing_s
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ LINK_S: Final = 1.0  # for all servers to be linked, before workers of a former 
 CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long before messages are read
 ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
 OPEN_S: Final = 0.5  # a drain serves so long what still comes
+WORKERS_S: Final = 3.0  # after the timeout of a drain, for workers to close what is open there
 POLL_S: Final = 0.02
 PUBLISH: Final = ("publish_http", "publish_pull", "publish_sub")
 UNCHANGEABLE: Final = ("folder", *PUBLISH, "metrics", "access_log", "queue_max", "keepalive_s", "drain_timeout_s")
@@ -144,12 +145,12 @@ class Gateway:
         self._stop_now.wait(OPEN_S)
         self._dispatcher.refuse_all()
         self._attachments.end_all()
-        deadline_s = time.monotonic() + self._settings.drain_timeout_s
+        deadline_s = time.monotonic() + self._settings.drain_timeout_s + WORKERS_S
         while self._attachments.workers and time.monotonic() < deadline_s and not self._stop_now.is_set():
             self._stop_now.wait(POLL_S)
         if self._attachments.workers:
             logger.warning("drain timeout workers=%d", len(self._attachments.workers))
-        self._dispatcher.close_all()
+        gevent.sleep(closing_s(self._dispatcher.close_all()))
 
     def apply(self, settings: GatewaySettings) -> None:
         """Serve other servers and sites from now on; nothing else can change while it runs.

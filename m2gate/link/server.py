@@ -386,14 +386,27 @@ class Server:
             elif exchange.is_endless:
                 exchange.end_producer()
 
-    def end_sessions(self, *, and_idle: bool = True) -> None:
-        """Close whatever is still open, as the time to drain is over; and_idle: also what nobody uses."""
-        for connection in tuple(self.connections.values()):
-            if connection.current is None and not and_idle:
-                continue  # Mongrel2 may be sending a file of its own there
+    def end_sessions(self, *, and_idle: bool = True) -> int:
+        """Close whatever is still open, as the time to drain is over; return how many connections that were.
+
+        and_idle: also what nobody uses.
+        """
+        # Without and_idle: Mongrel2 may be sending a file of its own there.
+        closing = [one for one in self.connections.values() if and_idle or one.current is not None]
+        for connection in closing:
             if isinstance(connection.current, WebSocketExchange):
                 connection.current.go_away()
             connection.close()
+        return len(closing)
+
+    def cut_sessions(self) -> int:
+        """Close at once what waits since end_sessions() for a slow client; return how many connections that were."""
+        for _, connection, _ in tuple(self._lingering.values()):
+            self._stop_lingering(connection)
+        slow = [one for one in self.connections.values() if one.closing]
+        for connection in slow:
+            connection.abort()
+        return len(slow)
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 RETRY_S: Final = 0.05  # between attempts to reach a Mongrel2 that is not there
 SETTLE_S: Final = 3.0  # for the handshakes and the subscription; then a new attempt
 DELIVER_MS: Final = 2_000  # for what is queued when the sockets are closed on purpose
+CLOSING_S: Final = 0.05
+CLOSING_EACH_S: Final = 0.001
+CLOSING_MAX_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,3 +163,12 @@ class Sockets(Replies):
         """Close both; see Replies."""
         super().close(deliver=deliver)
         self.requests.close(linger=0)
+
+
+def closing_s(count: int) -> float:
+    """Return for how long messages are to be read after so many connections were told to close.
+
+    Mongrel2 tells what it has written to a client before it closes; where nobody takes that it
+    waits, and the client with it.
+    """
+    return min(CLOSING_S + count * CLOSING_EACH_S, CLOSING_MAX_S)

@@ -62,7 +62,9 @@ class Departure:
     def _close(self) -> None:
         for server in self._link.servers:
             server.end_sessions(and_idle=False)
-        self._wait(CLOSE_S)
+        if not self._wait(CLOSE_S):
+            for server in self._link.servers:
+                server.cut_sessions()
 
     def _wait(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> bool:
         """Wait until nothing is open and the gateway, if it is there, has had its last word; False at the timeout."""

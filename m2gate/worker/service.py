@@ -26,6 +26,7 @@ from m2gate.link.clock import Clock
 from m2gate.link.exchange import Exchange
 from m2gate.link.mailbox import Mailbox
 from m2gate.link.server import LinkSettings, Server
+from m2gate.link.sockets import closing_s
 from m2gate.link.tally import Tally
 from m2gate.worker.attached import AttachedSettings, AttachLink
 from m2gate.worker.direct import DirectLink
@@ -236,8 +237,11 @@ class Worker:
                 for server in self._servers():
                     server.is_refusing = True
             quiet_s = quiet_s + DRAIN_POLL_S if self._pool.busy == 0 else 0.0
-        for server in self._servers():
-            server.end_sessions(and_idle=not self._has_successor)
+        closed = sum(server.end_sessions(and_idle=not self._has_successor) for server in self._servers())
+        gevent.sleep(closing_s(closed))
+        slow = sum(server.cut_sessions() for server in self._servers())
+        if slow:
+            gevent.sleep(closing_s(slow))
 
     def _unfinished(self) -> list[Exchange]:
         connections = [one for server in self._servers() for one in server.connections.values()]

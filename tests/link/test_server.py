@@ -162,11 +162,22 @@ def test_draining_makes_each_answer_the_last(far: FakeMongrel2) -> None:
         assert far.closed(conn_id) == 1
 
 
+def test_the_end_of_a_drain_cuts_whoever_is_too_slow(far: FakeMongrel2) -> None:
+    for conn_id in (1, 2):
+        far.opened(conn_id)
+    far.connection(1).post(b"x" * 150_000)
+    assert far.server.end_sessions() == 2
+    assert (far.closed(1), far.closed(2)) == (0, 1)
+    assert far.server.cut_sessions() == 1
+    assert far.controls(b"cancel") == [([1], True)]
+    assert not far.server.connections
+
+
 def test_the_end_of_a_drain_may_leave_alone_what_nobody_uses() -> None:
     far = FakeMongrel2()
     far.opened(1).respond(200, (), b"")
     far.opened(2)
-    far.server.end_sessions(and_idle=False)
+    assert far.server.end_sessions(and_idle=False) == 1
     assert (far.closed(1), far.closed(2)) == (0, 1)
     far.server.end_sessions()
     assert (far.closed(1), far.closed(2)) == (1, 1)

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import pytest
@@ -171,6 +171,25 @@ def test_sigterm_ends_endless_sessions_cleanly(server: Mongrel2) -> None:
         assert time.monotonic() - started_s < 6
         while stream.recv(65_536):
             pass  # the stream has an end
+
+
+def read_to_the_end(client: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        while client.recv(1 << 20):
+            pass
+
+
+def test_sigterm_leaves_no_client_waiting(server: Mongrel2) -> None:
+    """Mongrel2 closes nothing while it cannot tell of what it has written: somebody must still read that."""
+    with running(APP, server, drain_timeout_s=1) as worker, ExitStack() as stack:
+        paths = [f"/stream/{number}" for number in range(40)] + [f"/flood/{number}" for number in range(5)]
+        clients = [stack.enter_context(ask(server, path)) for path in paths]
+        for client in clients:
+            assert client.recv(1024).startswith(b"HTTP/1.1 200")
+        worker.terminate()
+        assert worker.wait(10) == 0
+        for client in clients:
+            read_to_the_end(client)
 
 
 def test_second_sigterm_stops_at_once(server: Mongrel2) -> None:

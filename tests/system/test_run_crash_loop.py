@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.runs import answers, write_app
-from tests.system.supervised import worker_pids
+from tests.system.supervised import all_ready
 from tests.system.support import M2GateRun, alive, m2gate_run, wait_until
 
 SHAPES = [
@@ -20,8 +20,7 @@ SHAPES = [
 def break_and_kill(run: M2GateRun, app: Path, count: int) -> None:
     """Let all workers die, with code on the disk that cannot be loaded."""
     good = app.read_text()
-    wait_until(lambda: len(worker_pids(run)) == count, "all workers are ready")
-    pids = worker_pids(run)
+    pids = all_ready(run, count)
     app.write_text("import nothing_of_this_name\n" + good)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)

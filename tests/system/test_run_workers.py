@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.runs import answers, assert_nothing_left, fails, family, get, in_background, write_app
-from tests.system.supervised import known, worker_pids
+from tests.system.supervised import all_ready, known, worker_pids
 from tests.system.support import M2GateRun, alive, children, free_port, m2gate_run, wait_until
 
 WORKERS = ("--workers", "3")
@@ -119,7 +119,7 @@ def is_back(run: M2GateRun) -> Callable[[], bool]:
 
 def test_a_killed_gateway_is_back(app: Path) -> None:
     with m2gate_run(app, *WORKERS) as run:
-        workers = worker_pids(run)
+        workers = all_ready(run, 3)
         gateway = run.child("gateway.json")
         os.kill(gateway, signal.SIGKILL)
         killed_s = time.monotonic()
@@ -143,7 +143,7 @@ def test_a_stopped_gateway_is_killed(app: Path) -> None:
 
 def test_a_killed_mongrel2_is_back(app: Path) -> None:
     with m2gate_run(app, *WORKERS) as run:
-        workers = worker_pids(run)
+        workers = all_ready(run, 3)
         mongrel2 = run.child("mongrel2.sqlite")
         os.kill(mongrel2, signal.SIGKILL)
         killed_s = time.monotonic()
@@ -182,7 +182,7 @@ def test_hangups_in_a_row_are_bounded(app: Path) -> None:
 
 def test_the_old_code_goes_on_if_the_new_is_broken(app: Path) -> None:
     with m2gate_run(app, *WORKERS) as run:
-        before = worker_pids(run)
+        before = all_ready(run, 3)
         app.write_text("import nothing_of_this_name\n")
         run.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "the old code goes on" in run.stderr, "the failure is said")
@@ -214,7 +214,7 @@ def test_other_json_sockets_restart_mongrel2(app: Path) -> None:
 
 def test_spent_workers_are_replaced_without_a_gap(app: Path) -> None:
     with m2gate_run(app, "--workers", "2", "--max-requests", "50") as run:
-        before = set(worker_pids(run))
+        before = set(all_ready(run, 2))
         with load(run, threads=2) as wrong:
             wait_until(lambda: not before & set(worker_pids(run)), "both are replaced", timeout_s=20)
         assert wrong == []

@@ -46,6 +46,15 @@ def stream(_request: Request, name: str) -> Response:
     return Response(pieces())
 
 
+@app.get("/flood/{name}")
+def flood(_request: Request, name: str) -> Response:
+    def pieces() -> Iterator[bytes]:
+        while True:
+            yield bytes(65_536)
+
+    return Response(pieces())
+
+
 @app.post("/body/{name}")
 def body(request: Request, name: str) -> str:
     try:
