@@ -16,6 +16,8 @@ from m2gate.site.places import Places
 from m2gate.site.render import render
 from tests.system.processes import make_pair
 
+pytestmark = pytest.mark.system
+
 GOOD = """\
 hosts = ["shop.test", "*.shop.test"]
 listen = ["127.0.0.1:8080", "127.0.0.1:8443 tls"]

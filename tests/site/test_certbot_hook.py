@@ -11,6 +11,8 @@ from m2gate.site.certificates import make_default_pairs
 from m2gate.site.inventory import read_leaf
 from tests.system.processes import ROOT, make_pair
 
+pytestmark = pytest.mark.system
+
 HOOK = ROOT / "share/certbot-deploy-hook"
 
 

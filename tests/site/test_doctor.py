@@ -23,6 +23,8 @@ from tests.site.authority import Authority
 from tests.site.installation import SITE, Healthy
 from tests.system.processes import ROOT, make_pair, short_directory
 
+pytestmark = pytest.mark.system
+
 Sabotage = Callable[[Healthy], object]
 
 

@@ -16,6 +16,8 @@ from m2gate.worker.generation import Generation
 from m2gate.worker.supervisor import Loop
 from tests.system.support import alive, wait_until
 
+pytestmark = pytest.mark.system
+
 # What a worker does towards its supervisor; how it behaves stands in the file that TARGET names.
 FAKE = """
 import json, os, signal, sys, time
