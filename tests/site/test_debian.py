@@ -37,17 +37,20 @@ def options_of(command: click.Command) -> list[str]:
     return [name for one in command.params if isinstance(one, click.Option) for name in one.opts if name != "--version"]
 
 
+@pytest.mark.checklist("packaging", 9)
 def test_versions_agree() -> None:
     first = (DEBIAN / "changelog").read_text().splitlines()[0]
     assert re.match(rf"m2gate \({re.escape(__version__)}-\d+\) ", first)
 
 
+@pytest.mark.checklist("packaging", 4)
 def test_the_codecs_source_is_the_one_that_was_reviewed() -> None:
     for line in (ROOT / "packaging/tnetstring3-0.4.0.tar.gz.sha256").read_text().splitlines():
         digest, name = line.split()
         assert hashlib.sha256((ROOT / "packaging" / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.mark.checklist("packaging", 10)
 def test_the_man_page_names_every_command_and_option() -> None:
     text = (DEBIAN / "man/m2gate.8").read_text().replace("\\-", "-")
     for path, command in all_commands("m2gate", commands):
@@ -57,6 +60,7 @@ def test_the_man_page_names_every_command_and_option() -> None:
             assert option in text, (path, option)
 
 
+@pytest.mark.checklist("packaging", 10)
 @pytest.mark.parametrize("name", ["m2gate.8", "m2gate.toml.5", "m2gate-site.toml.5"])
 def test_man_pages_are_good_roff(name: str) -> None:
     if shutil.which("man") is None:
@@ -74,6 +78,7 @@ def test_man_pages_are_good_roff(name: str) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.checklist("packaging", 10)
 def test_the_completion_knows_every_command_and_option() -> None:
     text = (DEBIAN / "completion/m2gate").read_text()
     for path, command in all_commands("m2gate", commands):

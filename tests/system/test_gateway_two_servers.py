@@ -59,7 +59,7 @@ def test_the_end_of_one_is_nothing_to_the_other(tmp_path: Path) -> None:
             lambda: served.status()["servers"][1]["sessions"] >= sum(MIX.values()) + 5, "its clients are back", 20
         )
         wait_until(lambda: served.status()["servers"][1]["held"] == MIX["events"], "its streams are held again")
-        with load(dying.port, settle_s=2, tls=1, **MIX, rooms=5) as later:
+        with load(dying.port, settle_s=5, tls=1, **MIX, rooms=5) as later:
             reports = [one.finish() for one in (later, touched, untouched)]
         for report in reports:
             for kind in (*MIX, "rooms"):
