@@ -55,6 +55,8 @@ def is_ours(path: Path) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Hypothesis asks the collector who keeps its generators, and of frozen objects that tells nothing.
+    config.addinivalue_line("filterwarnings", "ignore:It looks like `register_random`")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
