@@ -67,7 +67,7 @@ END
     pair _.wild.test '*.wild.test'
     m2gate site enable shop > /dev/null
     if [ -e /var/lib/m2gate/config.sqlite ]; then start; else m2gate config apply > /dev/null; fi
-    curl -sS -f -o /dev/null --retry 60 --retry-delay 1 --retry-all-errors -H "Host: shop.test" http://127.0.0.1/
+    curl -sS -f -o /dev/null --retry 20 --retry-delay 1 --retry-all-errors -H "Host: shop.test" http://127.0.0.1/
 }
 
 # pair FILE NAME: a certificate of its own, unless there is one.
