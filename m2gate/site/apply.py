@@ -130,7 +130,8 @@ def check_certificates(places: Places, sites: Sequence[Site]) -> None:
     for missing in list_missing(places.certs, sites):
         problem = f"the site {missing.site} says tls, and there is no certificate for this name"
         remedy = f"put NAME.crt and NAME.key into {places.certs}, or run certbot (see m2gate cert hook)"
-        raise ConfigError("hosts", missing.host, problem, remedy, str(places.enabled / f"{missing.site}.toml"))
+        site = next(one for one in sites if one.name == missing.site)
+        raise ConfigError("hosts", missing.host, problem, remedy, site.where("hosts"))
     for stem in sorted(find_stems(places.certs) - set(secure)):
         read_pair(places.certs, stem, str(places.certs))
 

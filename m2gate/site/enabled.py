@@ -32,19 +32,20 @@ def check_together(sites: Iterable[Site]) -> None:
         for section in site.handlers:
             other = handlers.setdefault(section.name, site)
             if other is not site:
-                raise _clash(f"handler.{section.name}", section.name, site, other, "rename one of them")
+                raise _clash(("handler", section.name), section.name, site, other, "rename one of them")
         for listen in site.listen:
             first, other = addresses.setdefault((listen.address, listen.port), (listen, site))
             if first.tls != listen.tls:
                 problem = "one of them says tls there and the other does not"
+                value = f"{listen.address}:{listen.port}"
                 raise ConfigError(
-                    "listen", f"{listen.address}:{listen.port}", f"{problem} ({other.path})", "agree", str(site.path)
+                    "listen", value, f"{problem} ({other.where('listen')})", "agree", site.where("listen")
                 )
             for host in site.hosts or ("",):
                 other = names.setdefault((listen.server_id, host), site)
                 if other is not site:
                     what = host or "any name"
-                    raise _clash("hosts", what, site, other, f"name it in one of them ({listen.server_id})")
+                    raise _clash(("hosts",), what, site, other, f"name it in one of them ({listen.server_id})")
     _check_wildcards(addresses)
 
 
@@ -54,11 +55,12 @@ def _check_wildcards(addresses: dict[tuple[str, int], tuple[Listen, Site]]) -> N
         for everything, is_other in (("0.0.0.0", ":" not in address), ("::", ":" in address)):  # noqa: S104 - compared
             if address != everything and is_other and (everything, port) in addresses:
                 other = addresses[everything, port][1]
-                raise _clash("listen", f"{address}:{port}", site, other, f"{everything}:{port} has this port already")
+                remedy = f"{everything}:{port} has this port already"
+                raise _clash(("listen",), f"{address}:{port}", site, other, remedy)
 
 
-def _clash(key: str, value: str, site: Site, other: Site, remedy: str) -> ConfigError:
-    return ConfigError(key, value, f"{other.path} has it, too", remedy, str(site.path))
+def _clash(key: tuple[str, ...], value: str, site: Site, other: Site, remedy: str) -> ConfigError:
+    return ConfigError(".".join(key), value, f"{other.where(*key)} has it, too", remedy, site.where(*key))
 
 
 def servers(sites: Iterable[Site]) -> list[Listen]:

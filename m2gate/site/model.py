@@ -1,6 +1,7 @@
 """What a site says: the names it answers to, where it listens, and what answers which path."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Site:
     name:     the file's, without its suffix.
     hosts:    exact names, or ``*.example.test`` for all one level below; lower case. Empty: any name.
     redirect: plain http is redirected to https.
+    lines:    of the file's keys.
     """
 
     name: str
@@ -71,3 +73,9 @@ class Site:
     routes: tuple[Route, ...]
     redirect: bool = False
     settings: dict[str, int | str] = field(default_factory=dict)
+    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)
+
+    def where(self, *key: str) -> str:
+        """Return FILE:LINE of a key such as ``"handler", "shop"``; only FILE if that is not known."""
+        line = self.lines.get(key)
+        return f"{self.path}:{line}" if line else str(self.path)

@@ -55,6 +55,7 @@ class _Reader:
             handlers=handlers,
             routes=self._routes(values.get("route"), {one.name for one in handlers}),
             redirect=self._redirect(values.get("redirect"), listen),
+            lines=document.lines,
         )
 
     def _hosts(self, values: object) -> tuple[str, ...]:

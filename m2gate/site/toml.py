@@ -22,7 +22,7 @@ Place = tuple[str | int, ...]  # such as ("route", 2, "path"): a key of the thir
 
 
 class Document:
-    """One file: its values, and where each of them stands.
+    """One file: its ``values``, and in ``lines`` where each of them stands.
 
     Raises ConfigError for a file that cannot be read, is larger than FILE_MAX, or is no TOML.
     """
@@ -45,14 +45,14 @@ class Document:
             source = f"{path}:{found[1]}" if found else str(path)
             problem = _AT_LINE.sub("", str(error)).strip().lower()
             raise ConfigError("file", path.name, f"no TOML: {problem}", "correct this line", source) from error
-        self._lines = _locate(text)
+        self.lines = _locate(text)
 
     def fail(self, place: Place, value: object, problem: str, remedy: str) -> ConfigError:
         """Return the error for what stands at place."""
         near: Place = place
-        while near and near not in self._lines:
+        while near and near not in self.lines:
             near = near[:-1]
-        source = f"{self.path}:{self._lines[near]}" if near else str(self.path)
+        source = f"{self.path}:{self.lines[near]}" if near else str(self.path)
         return ConfigError(_named(place), value, problem, remedy, source)
 
     def check_keys(self, place: Place, values: Mapping[str, Any], known: Collection[str]) -> None:

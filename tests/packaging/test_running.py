@@ -21,7 +21,7 @@ ls /etc/m2gate/sites-enabled
 """
     )
     assert "\n../sites-available/example.toml\n" in said
-    assert re.search(r"^example +enabled", said, re.MULTILINE)
+    assert re.search(r"^\W*example\b.*example\.test", said, re.MULTILINE)
     assert said.rstrip().endswith("refused 1")
 
 
@@ -100,7 +100,9 @@ def test_the_doctor_is_content_with_what_runs(machine: Machine) -> None:
 
 @pytest.mark.checklist("packaging", 29)
 def test_the_right_certificate_for_each_name(machine: Machine) -> None:
-    said = machine.serve("for one in shop.test SHOP.TEST a.wild.test a.b.wild.test other.test ''; do shown $one; done")
+    said = machine.serve(
+        "for one in shop.test SHOP.TEST a.wild.test a.b.wild.test other.test ''; do shown \"$one\"; done"
+    )
     assert said.splitlines() == ["shop.test", "shop.test", "*.wild.test", *["default.invalid"] * 3]
 
 
@@ -142,7 +144,7 @@ m2gate config check
     )
     lines = said.splitlines()
     for number, place in enumerate(
-        ["90-local.j2:1", "second.toml:2: listen", 'second.toml:3: handler."b c"', "m2gate.toml:2: mongrel2.certdir"]
+        ["90-local.j2:1", "shop.toml:2: listen", 'second.toml:3: handler."b c"', "m2gate.toml:2: mongrel2.certdir"]
     ):
         for line in lines[2 * number : 2 * number + 2]:
             assert line.startswith("m2gate: /etc/m2gate/"), line
@@ -196,7 +198,7 @@ shown shop.test
 printf 'GET /version HTTP/1.1\\r\\nHost: a.wild.test\\r\\n\\r\\n' >&9
 sleep 1
 exec 9>&-
-grep -c '^HTTP/1.1 200' /tmp/open
+grep -o 'HTTP/1.1 200' /tmp/open | wc -l
 stat -c '%a %U:%G' /etc/m2gate/certs/wild.test.key
 as_handler cat /etc/m2gate/certs/wild.test.key 2>&1 | grep -o 'Permission denied'
 for odd in '../up' '.hidden' 'a/b' 'a b*' '*.*.test'; do

@@ -1,6 +1,7 @@
 """Sites and templates that cannot work: refused with file, line, key, reason and remedy; nothing changes."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -220,6 +221,11 @@ class Shop:
         return caught.value
 
 
+def line_of(key: str) -> int:
+    """Return the line of a top level key in GOOD."""
+    return next(number for number, line in enumerate(GOOD.splitlines(), 1) if line.startswith(key))
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setenv("M2GATE_ROOT", str(tmp_path))
@@ -276,12 +282,16 @@ def test_a_pair_of_sites_that_exclude_each_other(shop: Shop, changes: dict[str, 
     assert isinstance(error, ConfigError)
     assert error.key == key
     assert reason in error.problem
-    assert ".toml" in error.source
+    link = shop.places.enabled
+    assert re.match(rf"{link}/(shop|other)\.toml:\d+$", error.source)
+    assert re.search(rf"{link}/(shop|other)\.toml:\d+", error.problem)
 
 
 def test_a_name_without_certificate(shop: Shop) -> None:
     shop.write(GOOD.replace('"*.shop.test"', '"blog.test"'))
-    assert "there is no certificate for this name" in str(shop.refusal())
+    error = str(shop.refusal())
+    assert error.startswith(f"{shop.places.enabled}/shop.toml:{line_of('hosts')}: hosts = 'blog.test'")
+    assert "there is no certificate for this name" in error
 
 
 def test_a_certificate_of_another_key(shop: Shop) -> None:
