@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from m2gate.errors import ConfigError
 from m2gate.site.places import Places
 from m2gate.site.schema import GATEWAY, names
+from m2gate.site.settings import check_setting
 from m2gate.site.toml import Document
 
 TABLES: Final = ("mongrel2", "gateway")
@@ -35,5 +37,9 @@ def read_installation(places: Places) -> Installation:
     for key, value in mongrel2.items():
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise document.fail(("mongrel2", key), value, "Mongrel2 knows whole numbers and texts", "write one of them")
+        try:
+            check_setting(key, value, str(places.settings))
+        except ConfigError as error:
+            raise document.fail(("mongrel2", key), value, error.problem, error.remedy) from error
     document.check_keys(("gateway",), gateway, names(GATEWAY))
     return Installation(mongrel2=mongrel2, gateway=gateway)

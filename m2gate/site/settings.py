@@ -111,14 +111,19 @@ def tls_settings(certdir: str) -> dict[str, SettingValue]:
 def check_settings(settings: Mapping[str, SettingValue], source: str) -> None:
     """Raise ConfigError for an unknown setting, a value out of bounds, or two that do not fit."""
     for key, value in settings.items():
-        rule = KNOWN.get(key)
-        if rule is None:
-            raise ConfigError(key, value, "Mongrel2 has no such setting", _nearest(key), source)
-        if isinstance(rule, Bounds):
-            _check_number(key, value, rule, source)
-        else:
-            _check_string(key, value, rule, source)
+        check_setting(key, value, source)
     _check_upload_buffers(settings, source)
+
+
+def check_setting(key: str, value: SettingValue, source: str) -> None:
+    """Raise ConfigError for an unknown setting or a value out of bounds."""
+    rule = KNOWN.get(key)
+    if rule is None:
+        raise ConfigError(key, value, "Mongrel2 has no such setting", _nearest(key), source)
+    if isinstance(rule, Bounds):
+        _check_number(key, value, rule, source)
+    else:
+        _check_string(key, value, rule, source)
 
 
 def _nearest(key: str) -> str:

@@ -17,7 +17,7 @@ INSIDE: Final = Path(__file__).parent / "inside"
 INCLUDED: Final = (
     "mongrel2-core,openssl,procps,python3-click,python3-gevent,python3-jinja2,python3-prometheus-client"
     ",python3-werkzeug,python3-zmq,systemd"
-    ",ca-certificates,curl,iproute2,logrotate,python3-seccomp,python3-websockets"
+    ",ca-certificates,curl,dpkg-dev,iproute2,logrotate,python3-seccomp,python3-websockets"
 )
 STANDALONE: Final = "systemd-standalone-sysusers systemd-standalone-tmpfiles"
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -82,10 +82,12 @@ class Machine:
         policy.write_text('#!/bin/sh\necho "$@" >> /tmp/policy-rc.d.log\nexit 101\n')
         policy.chmod(0o755)
         shutil.copytree(INSIDE, root / "tests")
-        shutil.copy(INSIDE / "systemctl", root / "usr/local/sbin/systemctl")
+        shutil.copy(INSIDE / "systemctl", root / "usr/bin/systemctl")
 
     def run(self, script: str, *, status: int = 0, timeout_s: float = 120, proc: bool = True) -> str:
         """Run a shell script in it, in a network of its own; return what it printed. What it starts ends with it."""
+        for left in (self.root / "run/m2gate").glob("*/*"):
+            left.unlink()  # as a start of the machine does
         (self.root / "tmp/script").write_text(script)
         mount = "mount -t proc proc /proc; " if proc else ""
         inside = f"{mount}ip link set lo up; exec bash -eu /tmp/script"

@@ -13,7 +13,7 @@ FILE: Final = re.compile(r"`(/[\w/.-]+\.(?:py|toml))`")
 
 def steps(text: str) -> str:
     """Return the page's blocks as a script: a block is a file if the text before it names one, else commands."""
-    lines = ["export PATH=/usr/local/sbin:$PATH", "mkdir -p /run/systemd/system", "cd /root"]
+    lines = ["mkdir -p /run/systemd/system", "cd /root"]
     parts = re.split(r"((?:^(?: {4}.*)?\n)*^ {4}.*\n)", text, flags=re.MULTILINE)
     for before, block in zip(parts[::2], parts[1::2], strict=False):
         body = re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip("\n")

@@ -61,7 +61,7 @@ def test_owners_and_modes(machine: Machine) -> None:
 def test_nothing_is_started_and_nothing_listens(machine: Machine) -> None:
     said = machine.run(
         """
-ls /etc/systemd/system/*.wants /var/lib/systemd/deb-systemd-helper-enabled 2>/dev/null | grep m2gate || true
+find /etc/systemd -name 'm2gate*'
 cat /tmp/policy-rc.d.log 2>/dev/null | grep m2gate || true
 """
     )
@@ -71,7 +71,7 @@ cat /tmp/policy-rc.d.log 2>/dev/null | grep m2gate || true
 @pytest.mark.checklist("packaging", 28)
 def test_systemd_understands_the_units(machine: Machine) -> None:
     units = "/lib/systemd/system/m2gate-*.service /lib/systemd/system/m2gate.target"
-    assert machine.run(f"systemd-analyze verify {units} 2>&1") == ""
+    assert machine.run(f"systemd-analyze verify --man=no {units} 2>&1") == ""
 
 
 @pytest.mark.checklist("packaging", 43)

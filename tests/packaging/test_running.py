@@ -144,7 +144,7 @@ m2gate config check
     )
     lines = said.splitlines()
     for number, place in enumerate(
-        ["90-local.j2:1", "shop.toml:2: listen", 'second.toml:3: handler."b c"', "m2gate.toml:2: mongrel2.certdir"]
+        ["90-local.j2:1", "shop.toml:2: listen", "second.toml:3: handler.b c", "m2gate.toml:2: mongrel2.certdir"]
     ):
         for line in lines[2 * number : 2 * number + 2]:
             assert line.startswith("m2gate: /etc/m2gate/"), line

@@ -287,6 +287,23 @@ def test_a_pair_of_sites_that_exclude_each_other(shop: Shop, changes: dict[str, 
     assert re.search(rf"{link}/(shop|other)\.toml:\d+", error.problem)
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "key", "reason"),
+    [
+        ('[mongrel2]\ncertdir = "/etc/m2gate/certs"\n', 2, "mongrel2.certdir", "must end in /"),
+        ('[mongrel2]\n\n"limits.min_pong" = 3\n', 3, "mongrel2.limits.min_pong", "did you mean limits.min_ping?"),
+        ('[mongrel2]\n"superpoll.hot_dividend" = 1\n', 2, "mongrel2.superpoll.hot_dividend", "does not start with 1"),
+        ("[gateway]\nqueue = 5\n", 2, "gateway.queue", "did you mean queue_max?"),
+        ("gateway = 5\n", 1, "gateway", "this is a table"),
+    ],
+)
+def test_a_broken_m2gate_toml(shop: Shop, text: str, line: int, key: str, reason: str) -> None:
+    shop.places.settings.write_text(text)
+    error = str(shop.refusal())
+    assert error.startswith(f"{shop.places.settings}:{line}: {key} = ")
+    assert reason in error
+
+
 def test_a_name_without_certificate(shop: Shop) -> None:
     shop.write(GOOD.replace('"*.shop.test"', '"blog.test"'))
     error = str(shop.refusal())

@@ -1,6 +1,4 @@
 # To be sourced within the chroot: a site with every kind of handler, served as the units say.
-export PATH=/usr/local/sbin:$PATH # the stand-in for systemctl
-
 # setup: the site shop, applied; its programs run.
 setup() {
     mkdir -p /srv/shop/static /run/systemd/system
