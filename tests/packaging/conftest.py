@@ -17,7 +17,7 @@ INSIDE: Final = Path(__file__).parent / "inside"
 INCLUDED: Final = (
     "mongrel2-core,openssl,procps,python3-click,python3-gevent,python3-jinja2,python3-prometheus-client"
     ",python3-werkzeug,python3-zmq,systemd"
-    ",ca-certificates,curl,dpkg-dev,iproute2,logrotate,python3-seccomp,python3-websockets"
+    ",apt-utils,ca-certificates,curl,dpkg-dev,iproute2,logrotate,python3-seccomp,python3-websockets"
 )
 STANDALONE: Final = "systemd-standalone-sysusers systemd-standalone-tmpfiles"
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
