@@ -30,6 +30,18 @@ apt_ensure() {
         die "apt-get install failed; the lines above say why"
 }
 
+# build_dep_ensure FOLDER: installs what debian/control of this source needs to be built.
+build_dep_ensure() {
+    local as_root=()
+    apt_ensure build-essential debhelper dpkg-dev fakeroot
+    dpkg-checkbuilddeps "$1/debian/control" 2>/dev/null && return
+    [[ "$(id -u)" == 0 ]] || as_root=(sudo)
+    say "apt-get build-dep $1"
+    "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; going on with the lists at hand"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get build-dep -y -qq --no-install-recommends "$1" >&2 ||
+        die "apt-get build-dep failed; the lines above say why"
+}
+
 # find_python: sets $python to Debian's Python if it is new enough, else to the first one on PATH that is.
 find_python() {
     for python in /usr/bin/python3 python3; do

@@ -1,14 +1,19 @@
 """The package is built, and installed into a minimal Debian 12; needs root, as chroot and mount do."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.conftest import SHARE
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2gate"
@@ -43,10 +48,21 @@ def only_deb(folder: Path) -> Path:
     return found
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Do something that processes which share the tests do once for all of them."""
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the package, its source and the log of the build, which ran the unit tests."""
-    return build(tmp_path_factory.mktemp("first"))
+    place = Path(SHARE).parent / "built" if SHARE else tmp_path_factory.mktemp("first")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with alone():
+        return place if (place / "build.log").exists() else build(place)
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +74,9 @@ def base() -> Path:
     """Return the tarball of a minimal Debian 12 with our dependencies; made once a week."""
     key = hashlib.sha256(f"{INCLUDED} {STANDALONE} {time.strftime('%G-%V')}".encode()).hexdigest()[:16]
     tarball = CACHE / f"bookworm-{key}.tar"
-    if not tarball.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
+    with alone():
+        if tarball.exists():
+            return tarball
         new = tarball.with_suffix(".new.tar")
         command = ["mmdebstrap", "--variant=apt", f"--include={INCLUDED}", '--aptopt=Apt::Install-Recommends "false"']
         command += [f"--dpkgopt=path-exclude=/usr/share/{one}/*" for one in ("man", "locale")]
