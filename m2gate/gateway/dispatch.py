@@ -23,7 +23,7 @@ from m2gate.gateway.refusals import HEAD_BYTES_MAX, Verdict
 from m2gate.gateway.routing import Router
 from m2gate.gateway.sessions import Owner, Session, Upstream, unbind
 from m2gate.wire.attach import CONNECTION_CLOSED, EXCHANGE_DETACHED
-from m2gate.wire.mongrel2 import Credits, Leave, Message, Request, find_credits, parse_message
+from m2gate.wire.mongrel2 import CREDITS_END, Credits, Leave, Message, Request, find_credits, parse_message
 from m2gate.wire.websocket import CLOSE, build_close, build_frame
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,7 @@ class Dispatcher:
         """Hand on one message. One that breaks a rule is counted and logged, once a second at most, and lost."""
         # Every message passes through here, twice a request: bytes are looked at, not parsed.
         server.frames_in += 1
-        found = find_credits(frame)
-        if found is not None:
+        if frame.endswith(CREDITS_END) and (found := find_credits(frame)) is not None:
             session = server.sessions.get(found[0])
             if session is not None:
                 self._credit(session, found[1], frame)
@@ -238,7 +237,10 @@ class Dispatcher:
 
         Nothing is open on the session, so it may change from one upstream to another.
         """
-        found = self.router.only or self.router.find(session.server.send_ident, frame)
+        only = self.router.only
+        if only is not None and session.upstream is only:
+            return only
+        found = only or self.router.find(session.server.send_ident, frame)
         if isinstance(found, Verdict):
             self.counters.finished += 1
             self.endings.answer(session, frame, found, self.now_s)

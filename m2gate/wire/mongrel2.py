@@ -25,7 +25,7 @@ HeaderValue = bytes | list[bytes]
 _NOTICES: Final = b"@*"
 _DISCONNECT: Final = b'{"type":"disconnect"}'
 _CREDITS: Final = b'{"type":"credits"}'
-_CREDITS_END: Final = b'18:{"type":"credits"},'
+CREDITS_END: Final = b'18:{"type":"credits"},'
 _KNOWN_BYTES_MAX: Final = 96  # longer than any notice of Mongrel2
 _KNOWN_MAX: Final = 1_024
 _IDENT: Final = re.compile(rb"[A-Za-z0-9-]+")
@@ -130,7 +130,7 @@ def find_credits(frame: bytes) -> tuple[int, int] | None:
 
     Every response is followed by one: 0.5 us instead of 0.9 for the record of parse_message.
     """
-    if not frame.endswith(_CREDITS_END):
+    if not frame.endswith(CREDITS_END):
         return None
     try:
         _, conn_id, path, rest = frame.split(b" ", 3)

@@ -175,7 +175,7 @@ class AttachLink:
     def _attach(self, socket: "zmq.Socket[bytes]") -> None:
         """Serve one gateway until it is lost. Blocks the greenlet."""
         source = self._source = gateway_source(socket, self._frames, self._outboxes)
-        self._frames.listen(socket.recv)
+        self._frames.listen(socket)
         send = super(zmq.Socket, socket).send
         self._send = lambda message: self._send_by(send, socket, source, message)
         self._beat_s, self._is_late = time.monotonic(), False
