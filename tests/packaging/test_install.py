@@ -20,6 +20,7 @@ PLACES = {
     "/var/lib/m2gate": "755 root:root",
     "/var/log/m2gate": "2750 m2gate-www:adm",
     "/run/m2gate": "755 root:root",
+    "/run/m2gate/gateway": "2770 m2gate-www:m2gate",
     "/run/m2gate/handlers": "2750 m2gate-www:m2gate",
     "/run/m2gate/control": "700 m2gate-www:m2gate-www",
 }
