@@ -16,6 +16,7 @@ MARKERS = [
     "system: starts many programs; set by itself for everything under tests/system",
     "shape(*names, reason): runs in these shapes only, see tests/system/served.py, and why",
     "core: also runs behind a gateway with three workers where not everything does",
+    "alone: takes both cores; scripts/test runs it while nothing else does",
     "full: takes minutes; only scripts/test full runs it",
     "soak: holds load for a long time; only scripts/test full runs it",
 ]

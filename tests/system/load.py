@@ -22,6 +22,7 @@ from typing import Any
 
 HELD = 1  # in place of a worker: the gateway has it
 ANSWER_S = 30.0  # nobody is to hang longer than this
+STALL_S = 0.5
 BURST = 100  # messages of one WebSocket that are under way at once
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -363,6 +364,16 @@ async def publish(port: int, kind: Kind, stop: asyncio.Event, pause_s: float) ->
     client.close()
 
 
+async def watch(stalls: list[tuple[float, float]]) -> None:
+    """Note when the machine has not run this process, and for how long."""
+    while True:
+        began_s = time.monotonic()
+        await asyncio.sleep(STALL_S / 10)
+        now_s = time.monotonic()
+        if now_s - began_s > STALL_S:
+            stalls.append((now_s, now_s - began_s))
+
+
 async def main(port: int, spec: dict[str, Any]) -> None:
     kinds = {name: Kind() for name in (*REPEATED, *LASTING, "publish")}
     stop = asyncio.Event()
@@ -388,10 +399,14 @@ async def main(port: int, spec: dict[str, Any]) -> None:
         stop.set()
 
     asyncio.get_running_loop().add_reader(0, told)
+    stalls: list[tuple[float, float]] = []
+    watcher = asyncio.ensure_future(watch(stalls))
     print("running", flush=True)
     await stop.wait()
     await asyncio.wait_for(asyncio.gather(*tasks), ANSWER_S + 10)
-    print(json.dumps({name: kind.report() for name, kind in kinds.items()}), flush=True)
+    watcher.cancel()
+    document = {"kinds": {name: kind.report() for name, kind in kinds.items()}, "stalls": stalls}
+    print(json.dumps(document), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,17 @@ from tests.system.served import Served, running
 from tests.system.support import Mongrel2, mongrel2, wait_until
 from tests.system.transfers import Answer, connection, exchange, read_answer, request_bytes, rss_kib
 
-pytestmark = pytest.mark.shape("gateway-3", reason="the queue of a gateway; a direct worker's: test_concurrency.py")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.shape("gateway-3", reason="the queue of a gateway; a direct worker's: test_concurrency.py"),
+]
 
 APP = ROOT / "tests/system/apps/blocking.py"
 WORKERS = 3
 BATCH = 100  # what comes within a batch may overtake each other on its way through Mongrel2
 FILES = 16_384
 WAITING_KIB = 5  # of the gateway's memory for a request that is open or waits
-AT_ONCE_S = 1.0
+AT_ONCE_S = 2.0  # at once, and a second for a machine that is busy itself
 
 
 @dataclass(frozen=True)

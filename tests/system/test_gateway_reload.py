@@ -14,6 +14,8 @@ from tests.system.runs import write_app
 from tests.system.support import M2GateRun, m2gate_run, wait_until
 from tests.system.test_gateway_deaths import assert_counted, status
 
+pytestmark = pytest.mark.alone
+
 APP = ROOT / "tests/system/apps/mixed.py"
 DRAIN_S = 2.0
 

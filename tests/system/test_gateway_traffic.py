@@ -1,9 +1,13 @@
 """Many transfers and WebSockets at once over three workers: all of them whole, in order, and nobody's in another's."""
 
+import pytest
+
 from tests.system.loaded import load
 from tests.system.processes import ROOT
 from tests.system.support import m2gate_run
 from tests.system.test_gateway_deaths import assert_counted, status
+
+pytestmark = pytest.mark.alone
 
 APP = ROOT / "tests/system/apps/mixed.py"
 
