@@ -5,6 +5,7 @@ M2GateError
 +-- WireError          nobody: a peer's bytes break a rule, that message is dropped
 +-- LimitReached       the client: a documented bound was hit
 +-- ConnectionGone     nobody: the client left
++-- UrlRefused         whoever wrote the URL, or the operator: a request must not go there
 +-- BackendError       the backend's operator
 +-- HTTPError          nobody: a handler answers so
 """
@@ -66,6 +67,20 @@ class ConnectionGone(M2GateError):
         super().__init__(f"client has left: send_ident={send_ident} conn_id={conn_id}")
         self.send_ident = send_ident
         self.conn_id = conn_id
+
+
+class UrlRefused(M2GateError):
+    """A request must not go to this URL; nothing was sent.
+
+    rule:           syntax, policy, name, resolve or address: what has refused it.
+    may_pass_later: it could not be resolved now.
+    """
+
+    def __init__(self, rule: str, reason: str, *, may_pass_later: bool = False) -> None:
+        super().__init__(f"{rule}: {reason}")
+        self.rule = rule
+        self.reason = reason
+        self.may_pass_later = may_pass_later
 
 
 class BackendError(M2GateError):

@@ -12,6 +12,7 @@ from m2gate.version import __version__
 COMMANDS: Final = {
     "cert": "m2gate.cli.cert",
     "doctor": "m2gate.cli.doctor",
+    "outbound": "m2gate.cli.outbound",
     "publish": "m2gate.cli.publish",
     "run": "m2gate.cli.run",
     "site": "m2gate.cli.site",

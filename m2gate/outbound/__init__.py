@@ -1,0 +1,1 @@
+"""Requests that leave: which addresses they may reach."""
