@@ -33,7 +33,7 @@ def is_back(run: M2GateRun) -> bool:
     return False
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.full)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.full)])
 def test_a_killed_gateway(rounds: int) -> None:
     with m2gate_run(APP, "--workers", "3") as run:
         for _ in range(rounds):
