@@ -24,6 +24,7 @@ from m2gate.gateway.linked import LinkedServer
 from m2gate.gateway.refusals import Asked
 from m2gate.gateway.report import describe
 from m2gate.gateway.routing import Router
+from m2gate.gateway.sessions import Session
 from m2gate.gateway.settings import GatewaySettings
 from m2gate.gateway.uplink import Uplink
 from m2gate.gateway.workers import WorkerPools
@@ -33,15 +34,18 @@ from m2gate.inputs.publish import Inputs
 from m2gate.inputs.status import StatusServer
 from m2gate.link.access_log import AccessLog
 from m2gate.link.clock import Clock
+from m2gate.link.control import ControlPort
 from m2gate.link.orphans import close_orphans
 from m2gate.link.server import LinkSettings
 from m2gate.link.sockets import DirectServer, closing_s
+from m2gate.wire.attach import build_read
 
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 LINK_S: Final = 1.0  # for all servers to be linked, before workers of a former gateway are told which there are
 CLAIM_S: Final = 2.0  # workers that a former gateway had are waited for so long before messages are read
+SETTLE_S: Final = 0.5  # after the first read, what Mongrel2 has read is compared with what workers have
 ORPHAN_S: Final = 4.0  # and so long after that, connections that nobody has claimed are closed
 OPEN_S: Final = 0.5  # a drain serves so long what still comes
 WORKERS_S: Final = 3.0  # after the timeout of a drain, for workers to close what is open there
@@ -210,8 +214,25 @@ class Gateway:
 
     def _read(self, server: LinkedServer) -> None:
         for uplink in self._uplinks:
-            if uplink.server is server:
+            if uplink.server is server and not uplink.is_reading:
+                claimed = [one for one in server.sessions.values() if one.is_websocket]
                 uplink.read()
+                if claimed and uplink.address.control_spec is not None:
+                    gevent.spawn(self._tell_read, server, uplink.address.control_spec, claimed)
+
+    def _tell_read(self, server: LinkedServer, control_spec: str, claimed: list[Session]) -> None:
+        """Tell the owners of claimed WebSockets how much was read from these, so that they see what was lost."""
+        gevent.sleep(SETTLE_S)
+        try:
+            found = {one.conn_id: one.bytes_read for one in ControlPort(control_spec).status_net()}
+        except M2GateError as error:
+            logger.warning("lost messages are not looked for send_ident=%s error=%s", server.send_ident, error)
+            return
+        for worker in self._attachments.workers:
+            mine = {one.conn_id for one in claimed if one.owner is worker}
+            if mine:
+                worker.send(build_read(server.number, {one: found[one] for one in mine & found.keys()}))
+        self._attachments.flush()
 
     # -- time -------------------------------------------------------------------------------------------------
 

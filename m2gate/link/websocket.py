@@ -11,13 +11,14 @@ from m2gate.link.exchange import FINISHED, STARTED, Exchange
 from m2gate.link.wait import Turnstile
 from m2gate.wire import websocket as codec
 from m2gate.wire.http import build_fields
-from m2gate.wire.mongrel2 import Request
+from m2gate.wire.mongrel2 import Request, request_bytes
 
 if TYPE_CHECKING:
     from m2gate.link.connection import Connection
 
 MESSAGE_MAX: Final = 4 << 20  # bytes of one message; the App may say otherwise
 GOING_AWAY: Final = 1001  # close code of a service that stops
+SERVICE_RESTART: Final = 1012  # close code of a service that was lost and is back
 CLOSE_WAIT_S: Final = 5.0  # for the peer's close frame after ours; then the connection is closed
 
 
@@ -41,12 +42,22 @@ class WebSocketExchange(Exchange):
         self._early: list[Request] = []
         self._inbox: deque[str | bytes] = deque()
         self._inbox_bytes = 0
+        self._frame_bytes = 0
         self._turnstile = Turnstile(connection.server)
 
     @property
     def form(self) -> str:
         """How a hub wraps an item for this connection."""
         return "websocket"
+
+    @property
+    def bytes_received(self) -> int:
+        """How long the handshake and the frames that came here were on the connection, written as clients write them.
+
+        Never more than Mongrel2 has read. Less, if a message did not arrive; if the client still sends one;
+        and for good, if its connection had requests before the handshake or if it splits messages into frames.
+        """
+        return request_bytes(self.head) + self._frame_bytes
 
     # -- the handler's side ---------------------------------------------------------------------
 
@@ -157,6 +168,7 @@ class WebSocketExchange(Exchange):
         if not self.accepted and not self.close_sent and self.state != FINISHED:
             self._wait_for_accept(head)
             return
+        self._frame_bytes += codec.client_frame_bytes(len(head.body))
         try:
             opcode = codec.parse_flags(head.headers.get(b"FLAGS", b""))
             payload = head.body

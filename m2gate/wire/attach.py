@@ -5,7 +5,7 @@ Source of the rules: docs/reference/attach-protocol.md.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import tnetstring
@@ -23,6 +23,7 @@ RECEIPT: Final = b"A"
 REFUSAL: Final = b"X"
 ITEM: Final = b"I"
 BEAT: Final = b"B"
+READ: Final = b"Q"
 END: Final = b"E"
 
 # Worker to gateway.
@@ -52,6 +53,7 @@ _SEEN: Final = struct.Struct("<cQ")
 _RECEIPT: Final = struct.Struct("<cI5I")
 _NUMBERED: Final = struct.Struct("<cI")
 _SERVER: Final = struct.Struct("<cH")
+_BYTES_READ: Final = struct.Struct("<IQ")
 
 
 @wire_record
@@ -182,6 +184,20 @@ def parse_release(message: bytes) -> tuple[int, list[int]]:
         return number, [one[0] for one in _LENGTH.iter_unpack(memoryview(message)[_SERVER.size :])]
     except struct.error:
         raise WireError("a release is a server and its connections", 0, message) from None
+
+
+def build_read(server_number: int, bytes_read: Mapping[int, int]) -> bytes:
+    """Build the notice of how much a server has read from WebSockets so far, by conn_id."""
+    return _SERVER.pack(READ, server_number) + b"".join([_BYTES_READ.pack(*one) for one in bytes_read.items()])
+
+
+def parse_read(message: bytes) -> tuple[int, dict[int, int]]:
+    """Return the server's number, and the bytes by conn_id. Raises WireError."""
+    try:
+        number = _SERVER.unpack_from(message)[1]
+        return number, dict(_BYTES_READ.iter_unpack(memoryview(message)[_SERVER.size :]))
+    except struct.error:
+        raise WireError("what was read is a server, its connections and their bytes", 0, message) from None
 
 
 def build_connected(server_number: int) -> bytes:

@@ -156,6 +156,24 @@ def _parse_credits(rest: bytes) -> int:
     return notice.amount if type(notice) is Credits and b"PATTERN" not in headers else 0
 
 
+def request_bytes(head: Request) -> int:
+    """Return how long the head of a WebSocket's handshake was, if it was written as clients write it.
+
+    A GET with one space between words and behind colons. Mongrel2's own keys are in upper case.
+    """
+    size = len(b"GET  HTTP/1.1\r\n\r\n")
+    for name, value in head.headers.items():
+        if name == b"URI":
+            size += sum(map(len, _each(value)))
+        elif not name.isupper():
+            size += sum(len(name) + len(b": \r\n") + len(one) for one in _each(value))
+    return size
+
+
+def _each(value: HeaderValue) -> list[bytes]:
+    return [value] if isinstance(value, bytes) else value
+
+
 def _parse_blocks(rest: bytes, frame: bytes) -> tuple[dict[bytes, HeaderValue], bytes]:
     try:
         headers, rest = pop(rest)

@@ -62,6 +62,11 @@ def build_frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
     return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
 
 
+def client_frame_bytes(size: int) -> int:
+    """Return how long a client's frame of size bytes of payload is: masked, and its length in the shortest form."""
+    return size + (6 if size < 126 else 8 if size < 65_536 else 14)
+
+
 def build_close(code: int | None, reason: str = "") -> bytes:
     """Build the payload of a close frame; None for one without code, which has no reason either.
 

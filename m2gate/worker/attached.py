@@ -111,6 +111,7 @@ class AttachLink:
         self._kinds: dict[bytes, Callable[[bytes], None]] = {
             wire.SERVERS: self._take_servers,
             wire.RELEASE: self._release,
+            wire.READ: self._read,
             wire.RECEIPT: self._dialogue.answered,
             wire.REFUSAL: self._dialogue.answered,
             wire.ITEM: self._item,
@@ -304,6 +305,12 @@ class AttachLink:
         for one in self._servers:
             if one.note.number == number and one.server is not None:
                 one.server.release(conn_ids)
+
+    def _read(self, message: bytes) -> None:
+        number, bytes_read = wire.parse_read(message)
+        for one in self._servers:
+            if one.note.number == number:
+                one.compare_read(bytes_read)
 
     def _item(self, message: bytes) -> None:
         self.broadcast.deliver(load_item(message[1:]))

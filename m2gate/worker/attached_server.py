@@ -1,7 +1,7 @@
 """One Mongrel2 that an attached worker answers: its requests come from the gateway, answers go straight."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +18,15 @@ from m2gate.link.outbox import Outbox
 from m2gate.link.probe import Prober
 from m2gate.link.server import LinkSettings, Server
 from m2gate.link.sockets import RETRY_S, Replies
-from m2gate.link.tally import Tally
+from m2gate.link.tally import CUT, Tally
 from m2gate.link.upload import Upload
+from m2gate.link.websocket import SERVICE_RESTART, WebSocketExchange
 from m2gate.wire.attach import Claim, ServerNote
 
 logger = logging.getLogger(__name__)
 
 RESYNC_S: Final = 2.0  # credits that do not come back within it went down with the former gateway
+READ_S: Final = 1.5  # what Mongrel2 had read before arrives well within this
 SILENT_S: Final = 4.0  # for the next piece of a body, once it was asked for
 
 
@@ -179,6 +181,27 @@ class AttachedServer:
         if unpaid:
             logger.info("credits awaited send_ident=%s connections=%d", server.send_ident.decode(), len(unpaid))
             gevent.spawn_later(RESYNC_S, _take_for_written, unpaid)
+
+    def compare_read(self, bytes_read: Mapping[int, int]) -> None:
+        """Close, READ_S from now, the WebSockets of which Mongrel2 had read more than has arrived by then."""
+        if self.server is not None:
+            gevent.spawn_later(READ_S, _close_incomplete, self.server, bytes_read)
+
+
+def _close_incomplete(server: Server, bytes_read: Mapping[int, int]) -> None:
+    """Close WebSockets whose messages were lost: their peers may wait for answers to them, and would for ever."""
+    count = 0
+    if server.is_closed:
+        return
+    for conn_id, size in bytes_read.items():
+        connection = server.connections.get(conn_id)
+        current = connection.current if connection is not None else None
+        if isinstance(current, WebSocketExchange) and current.accepted and current.bytes_received < size:
+            current.failure = CUT
+            current.fail(SERVICE_RESTART, "a message was lost")
+            count += 1
+    if count:
+        logger.warning("websockets closed, messages of theirs were lost with the former gateway count=%d", count)
 
 
 def _cut_silent(uploads: dict[Connection, tuple[Upload, int]]) -> None:

@@ -44,14 +44,18 @@ def test_a_killed_gateway(rounds: int) -> None:
                 wait_until(lambda: is_back(run), "it serves again", 12)
                 took_s = time.monotonic() - at_s
                 time.sleep(TOLD_S - 2)  # of load
+                stop_s = time.monotonic()
                 report = clients.finish()
             assert took_s < BACK_S, took_s
+            assert time.monotonic() - stop_s < TOLD_S, "somebody waits for what will never come"
             assert ready_pids(run) == workers
             for one in report.failures:
-                assert one.what in ("closed", "502", "500"), one
+                # A WebSocket of which a message was on its way through the gateway is closed, and no other.
+                allowed = ("close 1012",) if one.kind in ("sockets", "rooms") else ("closed", "502", "500")
+                assert one.what in allowed, one
                 assert report.delay_s(one, at_s) < TOLD_S + SLACK_S, (one, at_s)
             # What a worker owns goes on.
-            assert not report.of("sockets", "ticks"), report.of("sockets", "ticks")
+            assert not report.of("rooms", "ticks"), report.of("rooms", "ticks")
             for kind in MIX:
                 assert report.good[kind], kind
         assert "workers of a former gateway expected count=3" in run.stderr

@@ -34,6 +34,8 @@ MESSAGES: list[Any] = [
     pytest.param(attach.parse_servers, attach.build_servers([]), [], attach.build_servers, True, id="no-servers"),
     pytest.param(attach.parse_release, attach.build_release(3, [1, 2**32 - 1]), (3, [1, 2**32 - 1]),
                  lambda found: attach.build_release(*found), False, id="release"),
+    pytest.param(attach.parse_read, attach.build_read(3, {1: 2**40, 2**32 - 1: 0}), (3, {1: 2**40, 2**32 - 1: 0}),
+                 lambda found: attach.build_read(*found), False, id="read"),
     pytest.param(attach.parse_connected, attach.build_connected(3), 3, attach.build_connected, True, id="connected"),
     pytest.param(attach.parse_attach, attach.build_attach(ATTACH), ATTACH, attach.build_attach, True, id="attach"),
     pytest.param(attach.parse_numbered, attach.build_numbered(attach.JOIN, 9, b"payload"), (9, b"payload"),
@@ -68,7 +70,7 @@ def test_done() -> None:
 
 KINDS = [
     [attach.FRAMES, attach.SERVERS, attach.RELEASE, attach.RECEIPT, attach.REFUSAL, attach.ITEM, attach.BEAT,
-     attach.END],
+     attach.READ, attach.END],
     [attach.ATTACH, attach.CONNECTED, attach.DONE, attach.HOLD, attach.FEED, attach.JOIN, attach.LEAVE, attach.PUBLISH,
      attach.POLICY, attach.CROWDED, attach.BYE],
 ]  # fmt: skip

@@ -345,6 +345,32 @@ def test_pieces_that_went_down_with_the_gateway(
     until(lambda: b"cancel" in b"".join(worker.mongrel2.sent))
 
 
+def test_messages_that_went_down_with_the_gateway(
+    worker: Attached, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(attached_server, "READ_S", 0.1)
+    worker.connect()
+    for conn_id in (1, 2, 3):
+        worker.gateway.frames(worker.mongrel2.handshake(conn_id))
+        message = wire.Request(b"m2", conn_id, b"/ws", {b"METHOD": b"WEBSOCKET", b"FLAGS": b"0x81"}, b"x" * 126)
+        worker.gateway.frames(build_message(message))
+    until(lambda: b"".join(worker.mongrel2.sent).count(b"x" * 126) == 3)
+    worker.restart_gateway()
+    worker.connect(2)
+    head = b"GET  HTTP/1.1\r\nhost: h\r\nsec-websocket-version: 13\r\n\r\n"
+    arrived = len(head) + 2 + 2 + 4 + 126
+    # Of the second, one more is under way; of the third, it was lost.
+    worker.gateway.say(attach.build_read(2, {1: arrived, 2: arrived + 6, 3: arrived + 6, 4: 1}))
+    message = wire.Request(b"m2", 2, b"/ws", {b"METHOD": b"WEBSOCKET", b"FLAGS": b"0x81"}, b"")
+    worker.gateway.frames(build_message(message))
+    until(lambda: b"\x03\xf4" in b"".join(worker.mongrel2.sent))  # 1012
+    gevent.sleep(0.1)
+    closed = [one for one in worker.mongrel2.sent if b"\x03\xf4" in one]
+    assert len(closed) == 1
+    assert b" 1:3, " in closed[0]
+    assert "lost with the former gateway count=1" in caplog.text
+
+
 def test_a_silent_gateway_is_logged_once(
     worker: Attached, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
