@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +224,9 @@ def test_download_that_is_left_stops_its_producer(examples: M2GateRun, browser: 
     browser.wait_text("state", "of 1024.0 MiB")
     browser.click("stop")
     browser.wait_text("state", "Stopped")
+    # Whoever connects within a few ms of this reset may be sent the rest of the piece that Mongrel2 was writing:
+    # docs/explanation/how-mongrel2-behaves.md. It is not what is tested here.
+    time.sleep(0.5)
 
     def producers() -> int:
         return int(json.loads(get(examples, "/download/producers"))["producers"])
